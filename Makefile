@@ -1,0 +1,43 @@
+# make demo   sets everything up, then runs the whole experiment at mini scale (no GPU needed)
+# make test   sets everything up, then runs the tests
+# make ui     opens what the runs logged to MLflow
+#
+# PYTHON=python3.12 chooses the interpreter of .venv; VENV=0 uses that interpreter as it is.
+
+PYTHON ?= python3
+VENV ?= .venv
+export DO_NOT_TRACK := true
+export MLFLOW_DISABLE_TELEMETRY := true
+export TOKENIZERS_PARALLELISM := false
+
+ifeq ($(VENV),0)
+BIN := $(dir $(shell $(PYTHON) -c 'import sys; print(sys.executable)'))
+READY :=
+else
+BIN := $(CURDIR)/$(VENV)/bin/
+READY := $(VENV)/ready
+endif
+export PATH := $(BIN):$(PATH)
+
+TORCH := $(shell grep -oE 'torch==[0-9.]+' pyproject.toml | head -n 1)
+PROFILE := --workflow-profile config/profiles/local
+
+.PHONY: setup demo test ui
+
+setup: $(READY)
+
+# torch first: a resolver that starts from nothing may take gigabytes of another build
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+demo: $(READY)
+	@tvg-demo
+
+test: $(READY)
+	$(BIN)python -m pytest
+
+ui: $(READY)
+	@$(BIN)tvg ui

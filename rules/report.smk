@@ -1,0 +1,52 @@
+# Tables, plots and the report page: our numbers beside the papers', clearly apart.
+# in: results/{scale}/evaluations/, config/tables, config/published   out: results/{scale}/{tables,plots,report}/
+
+
+rule table:
+    """One table or figure of config/tables, as CSV and Markdown."""
+    input:
+        lambda wildcards: plan.metrics([wildcards.table]),
+        config=f"{plan.folder}/tables/{{table}}.yaml",
+    output:
+        f"{ROOT}/tables/{{table}}.csv",
+        report(
+            f"{ROOT}/tables/{{table}}.md",
+            category="tables",
+            caption="captions/table.rst",
+        ),
+    log:
+        f"{ROOT}/logs/table/{{table}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/table/{{table}}.tsv"
+    conda:
+        "../envs/tvg.yaml"
+    params:
+        results=ROOT,
+    shell:
+        "tvg table {wildcards.table} --results {params.results:q} --log {log:q}"
+
+
+rule page:
+    """The report page of one set of tables, with its plots: one HTML file that asks nothing of the network."""
+    input:
+        lambda wildcards: expand(
+            f"{ROOT}/tables/{{table}}.md", table=plan.pages(wildcards.pages)
+        ),
+        lambda wildcards: plan.metrics(plan.pages(wildcards.pages)),
+    output:
+        report(
+            f"{ROOT}/report/{{pages}}.html",
+            category="report",
+            caption="captions/report.rst",
+        ),
+    log:
+        f"{ROOT}/logs/page/{{pages}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/page/{{pages}}.tsv"
+    conda:
+        "../envs/tvg.yaml"
+    params:
+        results=ROOT,
+        tables=lambda wildcards: plan.pages(wildcards.pages),
+    shell:
+        "tvg report {wildcards.pages} --results {params.results:q} --tables {params.tables} --log {log:q}"

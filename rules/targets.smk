@@ -1,0 +1,32 @@
+# Targets: what a person asks for. `snakemake --list-target-rules` prints this page.
+
+
+rule all:
+    """Every table, figure and plot of the configured experiments, the report, and MLflow."""
+    default_target: True
+    input:
+        f"{ROOT}/track/all.json",
+
+
+rule demo:
+    """The base model, Time-R1 and Invert4TVG: one table, its plots and report, and MLflow."""
+    input:
+        f"{ROOT}/track/demo.json",
+
+
+rule tables:
+    """Every table and figure of the configured experiments."""
+    input:
+        expand(f"{ROOT}/tables/{{table}}.md", table=plan.table_names()),
+
+
+rule ablations:
+    """The papers' ablation tables and figures."""
+    input:
+        expand(f"{ROOT}/tables/{{table}}.md", table=plan.table_names(ablations=True)),
+
+
+rule report:
+    """The report of all tables, as one HTML page."""
+    input:
+        f"{ROOT}/report/all.html",

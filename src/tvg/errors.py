@@ -1,0 +1,16 @@
+"""The one error that users see: where it happened, what is wrong, what was got, what was expected, what to do."""
+
+
+class TvgError(Exception):
+    """A problem that the user can mend.
+
+    >>> print(TvgError("a.yaml", "unknown key", got="stpes", expected="one of steps, seed", hint="did you mean 'steps'?"))
+    a.yaml: unknown key
+      got:      stpes
+      expected: one of steps, seed
+      hint:     did you mean 'steps'?
+    """
+
+    def __init__(self, where: object, what: str, *, got: object, expected: object, hint: str):
+        self.where, self.what, self.got, self.expected, self.hint = str(where), what, got, expected, hint
+        super().__init__(f"{where}: {what}\n  got:      {got}\n  expected: {expected}\n  hint:     {hint}")

@@ -1,0 +1,178 @@
+"""The plan: every configured run, the specs it needs, and which files each Snakemake job reads.
+
+Importing this loads neither torch nor transformers: the Snakefile starts fast on a login node.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tvg.config import Config, check
+from tvg.report.layout import Table, load_all
+from tvg.resolve import Resolver, Run
+from tvg.sample import write_lines
+from tvg.spec import (
+    Closed, DatasetIdentity, DataSpec, EvaluationSpec, Floor, FramesSpec, Model, SamplesSpec, StageSpec, TrainedModel,
+)
+from tvg.store import Store, identify, read_spec, read_stage
+
+
+class Plan:
+    """All experiments of the configuration, resolved at its scale, and the store that holds their results."""
+
+    def __init__(self, config: Config, folder: Path = Path("config")):
+        self.config, self.folder = config, folder
+        self.resolver = Resolver(config, folder)
+        self.scale = self.resolver.scale
+        self.store = Store(Path(config.results_root) / config.scale, config.data_root)
+        present = [name for name in config.experiments if self._exists_here(name)]
+        self.runs: dict[tuple[str, str, int], Run] = {
+            (name, arm, seed): self.resolver.run(name, arm, seed)
+            for name in present
+            for arm in self.resolver.arms(name)
+            for seed in config.seeds
+        }
+        self.specs: dict[str, Closed] = {}
+        for run in self.runs.values():
+            for spec in (*run.stages.values(), *run.evaluations.values()):
+                self._add(spec)
+        self.tables: dict[str, Table] = load_all(folder / "tables")
+
+    @classmethod
+    def load(cls, content: dict[str, Any], folder: Path | str = "config") -> "Plan":
+        """From Snakemake's config dictionary: config.yaml with the command line's `--config` over it."""
+        return cls(check(Config, dict(content), Path(folder) / "config.yaml"), Path(folder))
+
+    def _exists_here(self, name: str) -> bool:
+        scales = self.resolver.read_raw(name).get("scales")
+        return scales is None or self.config.scale in scales
+
+    def _add(self, spec: Closed) -> None:
+        """Register a spec and all that it stands on."""
+        if self.specs.setdefault(identify(spec), spec) is not spec:
+            return
+        for needed in _needs(spec):
+            self._add(needed)
+
+    # ------------------------------------------------------------ what Snakemake asks
+
+    def spec(self, ident: str) -> Closed:
+        """A planned spec; a job that outlives an edit of the YAML finds its own in the store."""
+        if ident in self.specs:
+            return self.specs[ident]
+        kind = ident.rsplit("-", 1)[0]
+        path = self.store.spec(ident)
+        if kind in ("sft", "grpo"):
+            return read_stage(path)
+        if kind.endswith((".frames", ".videos")):
+            return read_spec(FramesSpec if kind.endswith(".frames") else DatasetIdentity, path)
+        return read_spec(SamplesSpec if "." in kind else EvaluationSpec, path)
+
+    def inputs(self, ident: str) -> list[str]:
+        """The files that the job of this spec reads."""
+        return list(dict.fromkeys(map(str, self._inputs(self.spec(ident)))))
+
+    def _inputs(self, spec: Closed) -> list[Path]:
+        match spec:
+            case SamplesSpec(verbs=None) | FramesSpec():
+                return [self.store.fetched(spec.dataset)]
+            case SamplesSpec():
+                return [self.store.samples(_without_verbs(spec))]
+            case EvaluationSpec():
+                return [*self._model_inputs(spec.model), *self._data_inputs(spec.data, not isinstance(spec.model, Floor))]
+            case DatasetIdentity():
+                return []
+            case _:
+                return [*self._model_inputs(spec.init), *self._data_inputs(spec.data)]
+
+    def _model_inputs(self, model: Model) -> list[Path]:
+        match model:
+            case TrainedModel():
+                return [self.store.stage(model.stage) / "model.done"]
+            case Floor(fit=SamplesSpec()):
+                return [self.store.samples(model.fit)]
+            case _:
+                return []
+
+    def _data_inputs(self, data: DataSpec, frames: bool = True) -> list[Path]:
+        return [self.store.samples(data.samples), *(self.store.shards(data.frames, self.scale.shards) if frames else [])]
+
+    def metrics(self, names: Iterable[str] | None = None) -> list[str]:
+        """The metrics files of the tables `names` (default: of every run)."""
+        wanted = self.runs.values() if names is None else [run for name in names for run in self._runs_of(name)]
+        specs = [spec for run in wanted for spec in run.evaluations.values()]
+        return list(dict.fromkeys(str(self.store.evaluation(spec) / "metrics.json") for spec in specs))
+
+    def table_names(self, ablations: bool = False) -> list[str]:
+        """Tables all of whose runs are configured here."""
+        known = {name for name, _, _ in self.runs}
+        return [
+            name
+            for name, table in self.tables.items()
+            if (not ablations or table.ablation) and {experiment for experiment, _ in self._arms_of(name)} <= known
+        ]
+
+    def pages(self, name: str) -> list[str]:
+        """The tables of a report page: `demo`, or `all`."""
+        return ["demo"] if name == "demo" else self.table_names()
+
+    def _arms_of(self, table: str) -> set[tuple[str, str]]:
+        """(experiment, arm) of every row with a run of ours at this scale."""
+        return {(row.experiment, row.arm) for row in self.tables[table].rows if row.ours_at(self.config.scale)}
+
+    def _runs_of(self, table: str) -> list[Run]:
+        wanted = self._arms_of(table)
+        return [run for (name, arm, _), run in self.runs.items() if (name, arm) in wanted]
+
+    def freeze(self) -> None:
+        """Write the specs for jobs to read and the pointers for reports, before the first job; nothing on a dry run."""
+        for spec in self.specs.values():
+            self.store.freeze(spec)
+        changed = {(run.experiment, run.arm) for run in self.runs.values() if self._point(run)}
+        for name in self.tables:
+            if changed & self._arms_of(name):
+                for path in self.store.root.glob(f"tables/{name}.*"):
+                    path.unlink()  # its numbers belong to an older plan
+
+    def _point(self, run: Run) -> bool:
+        """Write the run's pointer file where it changed; True if an older one stood there."""
+        path = self.store.pointer(run.experiment, run.arm, run.seed)
+        pointer = json.dumps({
+            "experiment": run.experiment, "arm": run.arm, "seed": run.seed,
+            "stages": {name: identify(spec) for name, spec in run.stages.items()},
+            "evaluations": {name: identify(spec) for name, spec in run.evaluations.items()},
+        }, indent=1)
+        before = path.read_text(encoding="utf-8").strip() if path.exists() else None
+        if before != pointer:
+            write_lines(path, [pointer])
+        return before is not None and before != pointer
+
+
+def _without_verbs(spec: SamplesSpec) -> SamplesSpec:
+    return spec.model_copy(update={"verbs": None, "verbs_version": None})
+
+
+def _needs(spec: Closed) -> list[Closed]:
+    """The specs that this one stands on directly."""
+    match spec:
+        case SamplesSpec(verbs=None) | FramesSpec():
+            return [spec.dataset]
+        case SamplesSpec():
+            return [_without_verbs(spec)]
+        case EvaluationSpec():
+            return [*_model_needs(spec.model), spec.data.samples, spec.data.frames]
+        case DatasetIdentity():
+            return []
+        case _:
+            return [*_model_needs(spec.init), spec.data.samples, spec.data.frames]
+
+
+def _model_needs(model: Model) -> list[StageSpec | SamplesSpec]:
+    match model:
+        case TrainedModel():
+            return [model.stage]
+        case Floor(fit=SamplesSpec()):
+            return [model.fit]
+        case _:
+            return []

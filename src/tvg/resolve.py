@@ -1,0 +1,219 @@
+"""From an experiment file, an arm, a scale and a seed to specs: names become what they stand for."""
+
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tvg import parse, rewards
+from tvg.config import (
+    Config, Experiment, Role, Scale, Stage, StageOf, StageSource, check, did_you_mean, read, read_dataset, read_yaml,
+)
+from tvg.errors import TvgError
+from tvg.inversion import verbs
+from tvg.sample import INVERSION_TASKS
+from tvg.spec import (
+    DataSpec, EvaluationSpec, Floor, FramesSpec, GrpoSpec, Model, Prompt, SamplesSpec, ScratchModel, SftSpec,
+    StageSpec, TrainedModel,
+)
+
+VERSIONS = {"sft": 1, "grpo": 1, "evaluation": 1, "frames": 1}  # bump when the same settings give another result
+FLOORS = {"floor_whole_video": "whole_video", "floor_constant_window": "constant_window"}
+MAIN = "main"  # the arm without edits
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment, arm and seed: its stages and evaluations, resolved."""
+
+    experiment: str
+    arm: str
+    seed: int
+    stages: dict[str, StageSpec] = field(default_factory=dict)
+    evaluations: dict[str, EvaluationSpec] = field(default_factory=dict)
+
+
+class Resolver:
+    """Reads `folder` (config/) once and resolves at the configured scale. `where` of every error is file and arm."""
+
+    def __init__(self, config: Config, folder: Path):
+        self.config, self.folder = config, folder
+        self.scale: Scale = read(Scale, folder / "scales", config.scale)
+        self.read_raw = cache(self._read_raw)
+        self.experiment = cache(self._experiment)
+        self.stage = cache(self._stage)
+
+    def _read_raw(self, name: str) -> dict[str, Any]:
+        path = self.folder / "experiments" / f"{name}.yaml"
+        if not path.exists():
+            known = sorted(p.stem for p in path.parent.glob("*.yaml"))
+            raise TvgError(path, "no such experiment", got=name, expected=", ".join(known), hint=did_you_mean(name, known))
+        return read_yaml(path)
+
+    def arms(self, name: str) -> list[str]:
+        return [MAIN, *self.read_raw(name).get("arms", {})]
+
+    def _experiment(self, name: str, arm: str = MAIN) -> Experiment:
+        """The experiment after the scale's sizes, then the arm's edits: an edit is the contrast, so it wins."""
+        raw = self.read_raw(name)
+        arms = raw.get("arms", {})
+        where = f"{self.folder}/experiments/{name}.yaml" + ("" if arm == MAIN else f": arm '{arm}'")
+        if arm != MAIN and arm not in arms:
+            raise TvgError(where, "no such arm", got=arm, expected=", ".join(arms), hint=did_you_mean(arm, list(arms)))
+        content = _copy(raw)
+        if "scales" not in content:
+            self._resize(content, where)
+        for path, value in (arms[arm] or {}).items() if arm != MAIN else ():
+            _edit(content, path, value, where)
+        return check(Experiment, content, where)
+
+    def _resize(self, content: dict[str, Any], where: str) -> None:
+        """Lay the scale's sizes over the file's, where the scale may."""
+        overlays = self.scale.set
+        for kind, overlay in overlays.items():
+            for key in overlay:
+                if key not in self.scale.may_set:
+                    raise TvgError(
+                        f"{self.folder}/scales/{self.config.scale}.yaml: set.{kind}.{key}", "a scale may not set this",
+                        got=key, expected=", ".join(self.scale.may_set), hint="list it under may_set if it is a size",
+                    )
+        for stage in content.get("stages", {}).values():
+            stage |= overlays.get(stage.get("kind"), {})
+        if "evaluation" in overlays:
+            content["evaluation"] = {**content.get("evaluation", {}), **overlays["evaluation"]}
+
+    def run(self, name: str, arm: str, seed: int) -> Run:
+        experiment = self.experiment(name, arm)
+        stages = {stage: self.stage(name, arm, stage, seed) for stage in experiment.stages}
+        model = self.model(experiment.evaluate, name, arm, seed)
+        evaluations = {b: self._evaluation(experiment, model, b) for b in experiment.benchmarks}
+        used = {stage: spec for stage, spec in stages.items() if _made_from(model, spec)}
+        return Run(name, arm, seed, used, evaluations)
+
+    def model(self, source: str, name: str, arm: str, seed: int) -> Model:
+        """What `init:` or `evaluate:` names: base, scratch, a floor, a stage here, or `experiment.stage`."""
+        if source == "base":
+            base = self.scale.base
+            return self._trained(base.experiment, MAIN, base.stage, seed) if isinstance(base, StageOf) else base
+        if source == "scratch":
+            if self.scale.scratch is None:
+                raise TvgError(
+                    f"{self.folder}/scales/{self.config.scale}.yaml", "this scale trains nothing from scratch",
+                    got="init: scratch", expected="scratch: {text, vision}", hint="use `init: base`",
+                )
+            return ScratchModel(**self.scale.scratch.model_dump())
+        if source in FLOORS:
+            fit = self._samples("charades_train", self.scale.data, verbs_needed=False)
+            return Floor(floor=FLOORS[source], fit=fit if source == "floor_constant_window" else None)
+        if "." in source:
+            other, stage = source.split(".", 1)
+            return self._trained(other, MAIN, stage, seed)
+        return self._trained(name, arm, source, seed)
+
+    def _trained(self, name: str, arm: str, stage: str, seed: int) -> TrainedModel:
+        return TrainedModel(stage=self.stage(name, arm, stage, seed))
+
+    def _stage(self, name: str, arm: str, stage: str, seed: int) -> StageSpec:
+        experiment = self.experiment(name, arm)
+        where = f"{self.folder}/experiments/{name}.yaml" + ("" if arm == MAIN else f": arm '{arm}'")
+        if stage not in experiment.stages:
+            known = ["base", "scratch", *FLOORS, *experiment.stages]
+            raise TvgError(where, "no such stage", got=stage, expected=", ".join(known), hint=did_you_mean(stage, known))
+        written = experiment.stages[stage]
+        self._refuse_cycle(experiment, stage, where)
+        own = {key: getattr(written, key) for key in type(written).model_fields if key not in StageSource.model_fields}
+        own["seed"] = seed if written.seed is None else written.seed
+        shared = {
+            **own, "version": VERSIONS[written.kind], "init": self.model(written.init, name, arm, seed),
+            "data": self._data(written.data, self.scale.data, set(written.tasks)),
+            "prompt": self._prompt(written.prompt or experiment.prompt, experiment.inversion_prompt, set(written.tasks)),
+        }
+        if written.kind == "sft":
+            return SftSpec(**shared)
+        used = written.rewards or experiment.rewards
+        return GrpoSpec(**shared, rewards=used, versions=self._versions(used, where))
+
+    def _refuse_cycle(self, experiment: Experiment, stage: str, where: str) -> None:
+        seen = []
+        while stage in experiment.stages:
+            if stage in seen:
+                raise TvgError(
+                    where, "stages start from each other", got=" -> ".join([*seen, stage]), expected="an end at base or scratch",
+                    hint="change one `init:`",
+                )
+            seen.append(stage)
+            stage = experiment.stages[stage].init
+
+    def _evaluation(self, experiment: Experiment, model: Model, benchmark: str) -> EvaluationSpec:
+        settings = experiment.evaluation
+        if isinstance(model, Floor):
+            settings = settings.model_copy(update={"tasks": ("ground",)})
+        tasks = set(settings.tasks)
+        return EvaluationSpec(
+            version=VERSIONS["evaluation"], benchmark=benchmark, model=model, settings=settings,
+            data=self._data(benchmark, self.scale.benchmarks, tasks),
+            prompt=self._prompt(experiment.prompt, experiment.inversion_prompt, tasks),
+            versions=self._versions(("format", *(["verbs"] if tasks & set(INVERSION_TASKS) else [])), "evaluation"),
+        )
+
+    def _data(self, role: str, roles: dict[str, Role], tasks: set[str]) -> DataSpec:
+        samples = self._samples(role, roles, verbs_needed=bool(tasks & set(INVERSION_TASKS)))
+        frames = FramesSpec(dataset=samples.dataset, frames=self.scale.frames, version=VERSIONS["frames"])
+        return DataSpec(samples=samples, frames=frames, limit=self.config.limit)
+
+    def _samples(self, role: str, roles: dict[str, Role], verbs_needed: bool) -> SamplesSpec:
+        if role not in roles:
+            raise TvgError(
+                f"{self.folder}/scales/{self.config.scale}.yaml", "this scale maps no such role", got=role,
+                expected=", ".join(roles), hint=did_you_mean(role, list(roles)),
+            )
+        backend = self.scale.verbs if verbs_needed else None
+        return SamplesSpec(
+            dataset=read_dataset(self.folder / "datasets", roles[role].dataset), split=roles[role].split, verbs=backend,
+            verbs_version=verbs.VERSIONS[backend] if backend else None,
+        )
+
+    def _prompt(self, name: str, inversion_name: str, tasks: set[str]) -> Prompt:
+        """The texts of the tasks in use only: wording that is never asked changes no hash."""
+        prompt = read(Prompt, self.folder / "prompts", name)
+        inversion = read(Prompt, self.folder / "prompts", inversion_name)
+        texts = {**inversion.texts, **prompt.texts}
+        return prompt.model_copy(update={"texts": {task: texts[task] for task in sorted(tasks) if task in texts}})
+
+    def _versions(self, used: Any, where: str) -> dict[str, int]:
+        known = rewards.VERSIONS
+        for name in used:
+            if name not in known:
+                raise TvgError(where, "no such reward", got=name, expected=", ".join(known), hint=did_you_mean(name, list(known)))
+        return {"parse": parse.VERSION} | {f"reward.{name}": known[name] for name in sorted(used)}
+
+
+def _copy(value: Any) -> Any:
+    return {k: _copy(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _edit(content: dict[str, Any], path: str, value: Any, where: str) -> None:
+    """Set exactly the dotted leaf; null deletes it."""
+    *parents, leaf = path.split(".")
+    node = content
+    for depth, part in enumerate(parents):
+        if not isinstance(node.get(part), dict):
+            here = ".".join(parents[: depth + 1])
+            raise TvgError(
+                where, f"this arm edits a missing path: {path}", got=here, expected=", ".join(map(str, node)),
+                hint=did_you_mean(part, list(map(str, node))),
+            )
+        node = node[part]
+    if value is None:
+        node.pop(leaf, None)
+    else:
+        node[leaf] = _copy(value)
+
+
+def _made_from(model: Model, spec: StageSpec) -> bool:
+    """Does the model stand on this stage?"""
+    while isinstance(model, TrainedModel):
+        if model.stage == spec:
+            return True
+        model = model.stage.init
+    return False
