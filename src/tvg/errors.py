@@ -14,3 +14,11 @@ class TvgError(Exception):
     def __init__(self, where: object, what: str, *, got: object, expected: object, hint: str):
         self.where, self.what, self.got, self.expected, self.hint = str(where), what, got, expected, hint
         super().__init__(f"{where}: {what}\n  got:      {got}\n  expected: {expected}\n  hint:     {hint}")
+
+    def __reduce__(self):
+        """So that one raised in a worker process arrives whole."""
+        return _again, (self.where, self.what, self.got, self.expected, self.hint)
+
+
+def _again(where: str, what: str, got: object, expected: object, hint: str) -> TvgError:
+    return TvgError(where, what, got=got, expected=expected, hint=hint)

@@ -129,11 +129,22 @@ class Plan:
         """Write the specs for jobs to read and the pointers for reports, before the first job; nothing on a dry run."""
         for spec in self.specs.values():
             self.store.freeze(spec)
-        changed = {(run.experiment, run.arm) for run in self.runs.values() if self._point(run)}
+        changed = {(run.experiment, run.arm) for run in self.runs.values() if self._point(run)} | self._forget()
         for name in self.tables:
             if changed & self._arms_of(name):
                 for path in self.store.root.glob(f"tables/{name}.*"):
                     path.unlink()  # its numbers belong to an older plan
+
+    def _forget(self) -> set[tuple[str, str]]:
+        """Delete the pointers of arms and seeds that the configured experiments no longer have; which arms those were."""
+        gone = set()
+        for name in {name for name, _, _ in self.runs}:
+            for path in self.store.root.glob(f"{name}/*/seed-*.json"):
+                arm, seed = path.parent.name, int(path.stem.removeprefix("seed-"))
+                if (name, arm, seed) not in self.runs:
+                    path.unlink()
+                    gone.add((name, arm))
+        return gone
 
     def _point(self, run: Run) -> bool:
         """Write the run's pointer file where it changed; True if an older one stood there."""

@@ -1,0 +1,298 @@
+"""`tvg <verb>`: each verb is one call into the package. Rules use the same lines that a person may paste."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tvg.errors import TvgError
+from tvg.store import Store
+
+log = logging.getLogger("tvg")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; a TvgError is printed without a traceback."""
+    arguments = _parser().parse_args(argv)
+    _log_to(arguments.log)
+    try:
+        return arguments.run(arguments) or 0
+    except TvgError as error:
+        log.error("%s", error)
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+# ---------------------------------------------------------------- jobs of the workflow: one spec file each
+
+
+def download(a: argparse.Namespace) -> None:
+    from tvg import datasets
+    from tvg.sample import write_lines
+    from tvg.spec import DatasetIdentity
+    from tvg.store import read_spec
+
+    identity, store = read_spec(DatasetIdentity, a.spec), _store(a)
+    folder = store.dataset(identity)
+    datasets.fetch(identity, folder, a.jobs)
+    files = sorted(p.name for p in store.videos(identity).iterdir())
+    write_lines(store.fetched(identity), [json.dumps({"dataset": identity.name, "videos": len(files)})])
+    log.info("%s: %d videos in %s", identity.name, len(files), folder)
+
+
+def annotations(a: argparse.Namespace) -> None:
+    from tvg import datasets
+    from tvg.sample import write_lines, write_samples
+    from tvg.spec import SamplesSpec
+    from tvg.store import read_spec
+
+    spec, store = read_spec(SamplesSpec, a.spec), _store(a)
+    loaded = datasets.load(spec.dataset, spec.split, store.dataset(spec.dataset))
+    path = store.samples(spec)
+    for what in ("rejected", "clipped"):
+        rows = getattr(loaded, what)
+        write_lines(path.with_suffix(f".{what}.jsonl"), (json.dumps(row, ensure_ascii=False) for row in rows))
+    write_samples(path, loaded.samples)
+    counts = len(loaded.samples), len(loaded.clipped), len(loaded.rejected)
+    log.info("%s/%s: %d samples (%d clipped to the video), %d rejected", spec.dataset.name, spec.split, *counts)
+
+
+def tasks(a: argparse.Namespace) -> None:
+    from tvg.inversion import annotate
+    from tvg.inversion.verbs import extractor
+    from tvg.sample import read_samples, write_samples
+    from tvg.spec import SamplesSpec
+    from tvg.store import read_spec
+
+    spec, store = read_spec(SamplesSpec, a.spec), _store(a)
+    without = spec.model_copy(update={"verbs": None, "verbs_version": None})
+    annotated = list(annotate(read_samples(store.samples(without)), extractor(spec.verbs)))
+    path = store.samples(spec)
+    verbless = [sample for sample in annotated if not sample.verbs]
+    write_samples(path.with_suffix(".verbless.jsonl"), verbless)
+    write_samples(path, annotated)
+    log.info("%d queries, %d without a verb: never drawn for an inversion task", len(annotated), len(verbless))
+
+
+def cache(a: argparse.Namespace) -> None:
+    from tvg.spec import FramesSpec
+    from tvg.store import read_spec
+    from tvg.video.cache import write_shard
+
+    spec, store = read_spec(FramesSpec, a.spec), _store(a)
+    folder = store.videos(spec.dataset)
+    index = store.shards(spec, a.of)[int(a.shard)]
+    write_shard(index, (path.name for path in folder.iterdir()), spec.frames, jobs=a.jobs, video_dir=folder)
+
+
+def train(a: argparse.Namespace) -> None:
+    from tvg.store import read_stage
+
+    spec, store = read_stage(a.spec), _store(a)
+    _threads(a.threads)
+    from tvg.train import grpo, sft
+
+    {"sft": sft, "grpo": grpo}[spec.kind].train(spec, store, _runtime(store))
+
+
+def evaluate(a: argparse.Namespace) -> None:
+    from tvg.spec import EvaluationSpec
+    from tvg.store import read_spec
+
+    spec, store = read_spec(EvaluationSpec, a.spec), _store(a)
+    _threads(a.threads)
+    from tvg.evaluate.metrics import evaluate
+    from tvg.evaluate.predict import predict
+
+    predict(spec, store, _runtime(store))
+    evaluate(spec, store)
+
+
+def table(a: argparse.Namespace) -> None:
+    from tvg.report import tables
+
+    for path in tables.write(a.table, a.results):
+        log.info("wrote %s", path)
+
+
+def report(a: argparse.Namespace) -> None:
+    from tvg.report import page
+
+    log.info("wrote %s", page.write(a.results, a.name, a.tables))
+
+
+def track(a: argparse.Namespace) -> None:
+    from tvg import track
+
+    (track.follow if a.follow else track.sweep)(a.results, a.uri)
+
+
+# ---------------------------------------------------------------- commands for people
+
+
+def frames(a: argparse.Namespace) -> None:
+    from tvg.video.decode import describe
+
+    _say(json.dumps(describe(a.video, a.fps)))
+
+
+def verbs(a: argparse.Namespace) -> int:
+    from tvg.inversion.verbs import extractor
+
+    backend = a.backend or _plan().scale.verbs
+    extract = extractor(backend)
+    return _each_line(lambda row: {"verbs": [verb.lemma for verb in extract(row["text"])], "backend": backend})
+
+
+def parse(a: argparse.Namespace) -> int:
+    from tvg.parse import PARSERS
+
+    return _each_line(lambda row: {"segment": PARSERS[a.format](row["text"])})
+
+
+def ground(a: argparse.Namespace) -> None:
+    from tvg.config import read
+    from tvg.evaluate.predict import ground
+    from tvg.spec import Prompt
+
+    plan = _plan()
+    prompt = read(Prompt, plan.folder / "prompts", a.prompt)
+    answer = ground(a.model, prompt, a.video, a.query, plan.scale.frames, a.max_new_tokens)
+    if a.json:
+        _say(json.dumps(answer))
+    elif answer["segment"] is None:
+        _say(f"no segment in the answer: {answer['completion']!r}")
+    else:
+        _say("{:.2f} s to {:.2f} s".format(*answer["segment"]))
+
+
+# ---------------------------------------------------------------- plumbing
+
+
+def _store(a: argparse.Namespace) -> Store:
+    """The store that the spec file lies in: results/{scale}/specs/x.json."""
+    return Store(Path(a.spec).parent.parent, getattr(a, "data", None) or "data")
+
+
+def _plan() -> Any:
+    from tvg.config import read_yaml
+    from tvg.plan import Plan
+
+    return Plan.load(read_yaml(Path("config/config.yaml")))
+
+
+def _runtime(store: Store) -> Any:
+    """How jobs run at the store's scale; says nothing of what they compute."""
+    from tvg.config import Scale, read
+
+    return read(Scale, Path("config/scales"), store.root.name).runtime
+
+
+def _threads(count: int | None) -> None:
+    """Before torch is imported: one job's threads must not take another job's cores."""
+    if count:
+        os.environ["OMP_NUM_THREADS"] = str(count)
+        import torch
+
+        torch.set_num_threads(count)
+
+
+def _each_line(answer: Callable[[dict], dict]) -> int:
+    """JSONL on stdin to JSONL on stdout: order kept, unknown keys passed through, a broken line named, the rest done."""
+    broken = 0
+    for number, line in enumerate(sys.stdin, 1):
+        try:
+            row = json.loads(line)
+            row |= answer(row)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            broken += 1
+            row = {"line": number, "error": f"{type(error).__name__}: {error}"}
+            log.error("line %d: %s", number, row["error"])
+        _say(json.dumps(row, ensure_ascii=False))
+    return 1 if broken else 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+def _log_to(path: str | None) -> None:
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if path:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(path, mode="a"))
+    logging.basicConfig(
+        level=logging.WARNING, handlers=handlers, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"
+    )
+    logging.getLogger("tvg").setLevel(logging.INFO)
+
+
+def _parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="tvg", description="Reinforcement learning for temporal video grounding.")
+    verbs_ = top.add_subparsers(required=True, metavar="VERB")
+
+    def verb(run: Callable, text: str, example: str, name: str | None = None) -> argparse.ArgumentParser:
+        parser = verbs_.add_parser(name or run.__name__, help=text, description=text, epilog=f"example: {example}")
+        parser.set_defaults(run=run)
+        parser.add_argument("--log", help="also append what is logged to this file")
+        return parser
+
+    def job(run: Callable, text: str, example: str) -> argparse.ArgumentParser:
+        parser = verb(run, text, example)
+        parser.add_argument("spec", type=Path, help="a spec file, results/{scale}/specs/{id}.json")
+        return parser
+
+    for run, text in (
+        (download, "draw or download a data set's videos"),
+        (annotations, "read a split's annotations into samples"),
+        (cache, "decode one shard of a data set's videos"),
+    ):
+        parser = job(run, text, f"tvg {run.__name__} results/mini/specs/mini.videos-0123456789ab.json")
+        parser.add_argument("--data", type=Path, help="the root of all videos (default: data)")
+        parser.add_argument("--jobs", type=int, default=1, help="processes")
+        if run is cache:
+            parser.add_argument("--shard", required=True)
+            parser.add_argument("--of", type=int, required=True)
+    job(tasks, "extract the verbs of a split's queries", "tvg tasks results/mini/specs/mini.train.standin-0123456789ab.json")
+    for run, text in ((train, "train one stage"), (evaluate, "predict and score one evaluation")):
+        parser = job(run, text, f"tvg {run.__name__} results/mini/specs/grpo-0123456789ab.json")
+        parser.add_argument("--threads", type=int)
+
+    parser = verb(table, "write one table", "tvg table invert4tvg_2 --results results/mini")
+    parser.add_argument("table")
+    parser.add_argument("--results", type=Path, required=True)
+    parser = verb(report, "write the report page and its plots", "tvg report demo --results results/mini --tables demo")
+    parser.add_argument("name")
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--tables", nargs="+", required=True)
+    parser = verb(track, "write everything that has run into MLflow", "tvg track --results results/mini")
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--uri", help="an MLflow server (default: the results root's mlflow.db)")
+    parser.add_argument("--follow", action="store_true", help="go on until stopped")
+
+    parser = verb(frames, "say which frames of a video are looked at, and when", "tvg frames video.mp4 --fps 2 --json")
+    parser.add_argument("video", type=Path)
+    parser.add_argument("--fps", type=float, default=2.0)
+    parser.add_argument("--json", action="store_true", help="one JSON object (the only form there is)")
+    parser = verb(ground, "answer on any video", 'tvg ground video.mp4 "a person sits down" --model results/mini/stages/X/model')
+    parser.add_argument("video", type=Path)
+    parser.add_argument("query")
+    parser.add_argument("--model", type=Path, required=True, help="a model folder")
+    parser.add_argument("--prompt", default="time_r1", help="a file of config/prompts")
+    parser.add_argument("--max-new-tokens", type=int, default=512)
+    parser.add_argument("--json", action="store_true")
+    parser = verb(verbs, "the verbs of each line of JSONL", """echo '{"text": "she sits down"}' | tvg verbs""")
+    parser.add_argument("--backend", choices=("spacy_sm", "standin"))
+    parser = verb(parse, "the segment in each line of JSONL", """echo '{"text": "<answer>1 to 2</answer>"}' | tvg parse --format strict_answer""")
+    parser.add_argument("--format", required=True, help="a name of tvg.parse")
+    return top
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,220 @@
+"""Charades-STA: `VIDEO start end##query` a line, durations from the csv files of Charades.
+
+Training splits are cleaned, test splits never (systems.md 3): the truth of a benchmark is scored as it was published.
+Quirks that a line or a duration may have: data_quirks.md.
+"""
+
+import csv
+import logging
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from tvg.config import Name
+from tvg.datasets import Loaded
+from tvg.datasets.download import download, unpack, verify
+from tvg.errors import TvgError
+from tvg.sample import Sample, write_lines
+from tvg.segment import Segment
+from tvg.spec import Closed
+
+log = logging.getLogger(__name__)
+# The first `##` ends the numbers: seven queries hold a single `#`, and a query may hold another `##`.
+LINE = re.compile(
+    r"([A-Za-z0-9_-]+)[ \t]+(-?\d+(?:\.\d+)?)[ \t]+(-?\d+(?:\.\d+)?)[ \t]*##(.*\S.*)", re.ASCII | re.DOTALL
+)
+
+
+class Source(Closed):
+    """Where a file comes from; without sha256 (hexadecimal) any content is taken."""
+
+    url: str
+    sha256: str | None = None
+
+
+class Split(Closed):
+    """Names of files; rows: how many annotation lines there must be, None for any; clean: train-time cleaning."""
+
+    annotations: str
+    durations: str
+    rows: PositiveInt | None = None
+    clean: bool
+
+
+class Settings(Closed):
+    """files: what lies under annotations/. videos: a zip of `VIDEO.mp4`.
+
+    least: seconds that a cleaned segment must keep. may_lose: the largest share of a split's lines that may be
+    rejected, and of the data set's videos that may be absent.
+    """
+
+    licence: str
+    splits: dict[Name, Split]
+    files: dict[str, Source]
+    videos: Source
+    least: PositiveFloat
+    may_lose: Annotated[float, Field(ge=0, le=1)]
+
+
+class Line(NamedTuple):
+    video: str
+    segment: Segment
+    query: str
+
+
+def parse(text: str) -> Line | None:
+    """One annotation line without its line end; None if it is not `VIDEO start end##query` with finite numbers."""
+    found = LINE.fullmatch(text)
+    if found is None:
+        return None
+    segment = Segment(float(found[2]), float(found[3]))
+    return Line(found[1], segment, found[4]) if all(map(math.isfinite, segment)) else None
+
+
+def clean(segment: Segment, duration: float, least: float) -> tuple[Segment | None, str | None]:
+    """The segment that training may use, None if none; and what was wrong with it, None if nothing."""
+    if segment.end <= segment.start:
+        return None, f"the segment ends at {segment.end} s, not after its start at {segment.start} s"
+    inside = segment.clipped(duration)
+    if round(inside.length, 6) < least:
+        return (
+            None,
+            f"{inside.length:.2f} s of the segment lie inside the {duration} s of the video, less than {least} s",
+        )
+    if inside != segment:
+        return inside, f"the segment is clipped to the {duration} s of the video"
+    return segment, None
+
+
+def load(settings: Settings, split: str, folder: Path) -> Loaded:
+    """Read folder/annotations. Raises TvgError: a file absent or not as pinned, lines missing, too many rejected."""
+    what = settings.splits[split]
+    path = _file(settings, folder, what.annotations)
+    durations = read_durations(_file(settings, folder, what.durations))
+    lines = list(_lines(path))
+    if what.rows is not None and len(lines) != what.rows:
+        raise TvgError(
+            path, "not the number of annotation lines that were published", got=len(lines), expected=what.rows,
+            hint="delete the file and run `tvg download` again, or correct `rows` in the data set's YAML",
+        )  # fmt: skip
+    loaded = Loaded([])
+    for number, text in lines:
+        sample, problem = _read(text, number, durations, settings, what)
+        if sample is not None:
+            loaded.samples.append(sample)
+        if problem is not None:
+            row = {"file": path.name, "line": number, "text": text, "reason": problem}
+            (loaded.rejected if sample is None else loaded.clipped).append(row)
+    log.info(
+        "%s: %d lines, %d samples (%d clipped to the video), %d rejected",
+        path.name, len(lines), len(loaded.samples), len(loaded.clipped), len(loaded.rejected),
+    )  # fmt: skip
+    _check_loss(path, len(lines), loaded.rejected, settings.may_lose)
+    return loaded
+
+
+def _read(
+    text: str, number: int, durations: dict[str, float], settings: Settings, split: Split
+) -> tuple[Sample | None, str | None]:
+    """The sample of a line, None if it gives none; and what was wrong with it, None if nothing."""
+    line = parse(text)
+    if line is None:
+        return None, "not `VIDEO start end##query`"
+    if line.video not in durations:
+        return None, f"no duration of {line.video} in {split.durations}"
+    duration, segment, problem = durations[line.video], line.segment, None
+    if split.clean:
+        segment, problem = clean(segment, duration, settings.least)
+    if segment is None:
+        return None, problem
+    return Sample(f"{line.video}-{number}", f"{line.video}.mp4", duration, line.query, (segment,)), problem
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Number and text of every line that is not blank. Only \\n ends a line: a query may hold any other separator."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            yield from ((number, line.rstrip("\r\n")) for number, line in enumerate(file, 1) if line.strip())
+    except UnicodeDecodeError as error:
+        raise TvgError(
+            path, "not UTF-8 text", got=error, expected="lines of `VIDEO start end##query`",
+            hint="delete the file and run `tvg download` again",
+        ) from error  # fmt: skip
+
+
+def read_durations(path: Path) -> dict[str, float]:
+    """Video -> seconds, from the columns id and length; a row without a positive number gives none."""
+    durations = {}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        table = csv.DictReader(file)
+        if not {"id", "length"} <= set(table.fieldnames or ()):
+            raise TvgError(
+                path, "columns missing", got=table.fieldnames, expected="id and length among them",
+                hint="delete the file and run `tvg download` again",
+            )  # fmt: skip
+        for row in table:
+            if re.fullmatch(r"\d+(\.\d+)?", row["length"] or "", re.ASCII) and float(row["length"]) > 0:
+                durations[row["id"]] = float(row["length"])
+    return durations
+
+
+def _file(settings: Settings, folder: Path, name: str) -> Path:
+    path = folder / "annotations" / name
+    if not path.exists():
+        raise TvgError(
+            path, "annotation file absent", got="no such file", expected="the published file",
+            hint="run `tvg download` for this data set, or put the file there",
+        )  # fmt: skip
+    if name in settings.files:
+        verify(
+            path, settings.files[name].sha256, "delete it and run `tvg download` again, or set its sha256 in the YAML"
+        )
+    return path
+
+
+def _check_loss(path: Path, count: int, rejected: list[dict[str, object]], may_lose: float) -> None:
+    if len(rejected) > may_lose * count:
+        shown = "; ".join(f"line {row['line']}: {row['reason']}" for row in rejected[:3])
+        raise TvgError(
+            path, "too many annotation lines rejected", got=f"{len(rejected)} of {count} ({shown})",
+            expected=f"at most {may_lose:.1%}", hint="mend the file, or raise `may_lose` in the data set's YAML",
+        )  # fmt: skip
+
+
+def fetch(settings: Settings, folder: Path, jobs: int) -> None:
+    """Download annotations and, unless all videos are in folder/videos already, the archive, kept in `folder`.
+
+    jobs: not used, there is one archive. Videos that it lacks are listed in folder/videos.absent.txt.
+    """
+    log.info("licence: %s", settings.licence)
+    for name, source in settings.files.items():
+        download(source.url, folder / "annotations" / name, source.sha256)
+    wanted = sorted({f"{line.video}.mp4" for split in settings.splits.values() for line in _parsed(folder, split)})
+    videos = folder / "videos"
+    if _absent(videos, wanted):
+        archive = folder / settings.videos.url.rsplit("/", 1)[-1]
+        download(settings.videos.url, archive, settings.videos.sha256)
+        unpack(archive, videos, wanted)
+        log.info("%s is unpacked and may be deleted", archive)
+    absent = _absent(videos, wanted)
+    listed = folder / "videos.absent.txt"
+    write_lines(listed, absent)
+    log.log(logging.WARNING if absent else logging.INFO, "%d of %d videos absent", len(absent), len(wanted))
+    if len(absent) > settings.may_lose * len(wanted):
+        raise TvgError(
+            videos, "too many videos absent", got=f"{len(absent)} of {len(wanted)}, listed in {listed}",
+            expected=f"at most {settings.may_lose:.1%}",
+            hint="put them there, or raise `may_lose` in the data set's YAML",
+        )  # fmt: skip
+
+
+def _parsed(folder: Path, split: Split) -> Iterator[Line]:
+    return filter(None, (parse(text) for _, text in _lines(folder / "annotations" / split.annotations)))
+
+
+def _absent(videos: Path, wanted: list[str]) -> list[str]:
+    return [name for name in wanted if not (videos / name).exists()]

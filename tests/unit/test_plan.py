@@ -1,0 +1,156 @@
+"""The plan: equal specs are one training, an edit changes what it touches and nothing else."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.conftest import REPO
+from tests.unit.test_config import edit
+from tvg.plan import Plan
+from tvg.spec import canonical
+from tvg.store import identify, read_stage
+
+ALL = ["zero_shot", "time_r1", "invert4tvg"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    shutil.copytree(REPO / "config", tmp_path / "config")
+    return tmp_path / "config"
+
+
+def plan(folder, tmp_path, **dials):
+    return Plan.load({"experiments": ALL, "results_root": str(tmp_path / "results"), **dials}, folder)
+
+
+def stages(made):
+    """(experiment, arm, stage) -> id, for seed 0."""
+    return {
+        (run.experiment, run.arm, name): identify(spec)
+        for run in made.runs.values() if run.seed == 0 for name, spec in run.stages.items()
+    }  # fmt: skip
+
+
+def test_a_spec_reads_back_from_its_json(folder, tmp_path):
+    made = plan(folder, tmp_path)
+    made.freeze()
+    for ident, spec in made.specs.items():
+        if ident.startswith(("sft-", "grpo-")):
+            assert read_stage(made.store.spec(ident)) == spec
+    other = plan(folder, tmp_path)
+    other.specs = {}
+    for ident, spec in made.specs.items():
+        assert other.spec(ident) == spec, "a job that outlives an edit reads its spec from the store"
+
+
+def test_only_grounding_and_p_1_are_one_training(folder, tmp_path):
+    found = stages(plan(folder, tmp_path))
+    assert found["invert4tvg", "tvg_only", "grpo"] == found["invert4tvg", "ground_1.0", "grpo"]
+    assert found["invert4tvg", "main", "grpo"] == found["invert4tvg", "ground_0.8", "grpo"]
+    assert found["invert4tvg", "main", "grpo"] != found["invert4tvg", "vd", "grpo"]
+
+
+def test_all_arms_share_one_base(folder, tmp_path):
+    made = plan(folder, tmp_path, seeds=[0, 1])
+    assert len([ident for ident in made.specs if ident.startswith("sft-")]) == 1
+
+
+def test_an_edit_in_one_arm_changes_that_arm_only(folder, tmp_path):
+    before = stages(plan(folder, tmp_path))
+    path = folder / "experiments" / "invert4tvg.yaml"
+    path.write_text(path.read_text().replace("cosine: {rewards.verbs.match: cosine}", "cosine: {rewards.verbs.weight: 0.5}"))
+    after = stages(plan(folder, tmp_path))
+    assert {key for key in before if before[key] != after[key]} == {("invert4tvg", "cosine", "grpo")}
+
+
+def test_an_edit_of_the_base_changes_its_descendants(folder, tmp_path):
+    before = stages(plan(folder, tmp_path))
+    edit(folder / "experiments" / "mini_base.yaml", stages__sft__steps=7)
+    after = stages(plan(folder, tmp_path))
+    assert all(before[key] != after[key] for key in before)
+
+
+def test_comments_and_order_change_nothing(folder, tmp_path):
+    before = stages(plan(folder, tmp_path))
+    path = folder / "experiments" / "time_r1.yaml"
+    lines = path.read_text().replace("    beta: 0.04 ", "    beta:   4.0e-2   # moved \n    #").splitlines()
+    head = [line for line in lines if line.startswith("paper:")]
+    path.write_text("\n".join(["# new comment", *(line for line in lines if not line.startswith("paper:")), *head]))
+    assert stages(plan(folder, tmp_path)) == before
+
+
+def test_a_default_spelled_out_changes_nothing(folder, tmp_path):
+    before = stages(plan(folder, tmp_path))
+    edit(folder / "experiments" / "time_r1.yaml", stages__grpo__draw="prompt")
+    assert stages(plan(folder, tmp_path)) == before
+
+
+def test_prompts_of_tasks_never_asked_change_nothing(folder, tmp_path):
+    before = stages(plan(folder, tmp_path))
+    path = folder / "prompts" / "inversion.yaml"
+    path.write_text(path.read_text().replace("Fill in", "Please fill in"))
+    after = stages(plan(folder, tmp_path))
+    assert all(before[key] != after[key] for key in before), "the mini base asks every task"
+    at_3b = plan(folder, tmp_path, scale="3b").runs
+    assert "complete_verb" not in at_3b["time_r1", "main", 0].stages["grpo"].prompt.texts
+    assert "complete_verb" in at_3b["invert4tvg", "main", 0].stages["grpo"].prompt.texts
+
+
+def test_pointers_change_only_when_their_run_does_and_take_stale_tables_away(folder, tmp_path):
+    made = plan(folder, tmp_path)
+    made.freeze()
+    pointers = sorted((tmp_path / "results" / "mini").glob("*/*/seed-0.json"))
+    times = {path: path.stat().st_mtime_ns for path in pointers}
+    tables = tmp_path / "results" / "mini" / "tables"
+    tables.mkdir()
+    (tables / "invert4tvg_3.md").write_text("old")
+    (tables / "unknown.md").write_text("old")
+    made.freeze()
+    assert {path: path.stat().st_mtime_ns for path in pointers} == times and (tables / "invert4tvg_3.md").exists()
+    edit(folder / "experiments" / "invert4tvg.yaml", arms__cosine={"rewards.verbs.weight": 0.25})
+    plan(folder, tmp_path).freeze()
+    changed = {path.parent.name for path in pointers if path.stat().st_mtime_ns != times[path]}
+    assert changed == {"cosine"}
+    assert not (tables / "invert4tvg_3.md").exists() and (tables / "unknown.md").exists()
+
+
+def test_a_seed_that_is_no_longer_configured_leaves_no_pointer(folder, tmp_path):
+    plan(folder, tmp_path, seeds=[0, 1]).freeze()
+    left = plan(folder, tmp_path, experiments=["time_r1"])
+    left.freeze()
+    assert left.store.pointer("time_r1", "main", 0).exists() and not left.store.pointer("time_r1", "main", 1).exists()
+    assert left.store.pointer("invert4tvg", "main", 1).exists(), "an experiment that was not asked for keeps its pointers"
+
+
+def test_seeds_multiply_arms_and_limit_enters_the_spec(folder, tmp_path):
+    one = plan(folder, tmp_path)
+    two = plan(folder, tmp_path, seeds=[0, 1])
+    assert len(two.runs) == 2 * len(one.runs)
+    assert stages(plan(folder, tmp_path, limit=8)) != stages(one)
+
+
+def test_every_input_of_a_job_is_the_output_of_another(folder, tmp_path):
+    made = plan(folder, tmp_path)
+    outputs = set()
+    for ident in made.specs:
+        root = made.store.root
+        outputs |= {str(root / "fetched" / f"{ident}.json"), str(root / "samples" / f"{ident}.jsonl"),
+                    str(root / "stages" / ident / "model.done")}  # fmt: skip
+        outputs |= {str(root / "frames" / ident / f"{k:02d}-of-04.json") for k in range(4)}
+    for ident in made.specs:
+        assert set(made.inputs(ident)) <= outputs
+
+
+def test_the_default_hash_is_golden(folder, tmp_path):
+    """A changed default or a renamed field would retrain everything that anyone ever trained."""
+    ident = identify(plan(folder, tmp_path, scale="3b").runs["time_r1", "finetune", 0].stages["grpo"])
+    golden = json.loads((REPO / "tests" / "unit" / "golden_specs.json").read_text())
+    assert ident == golden["3b/time_r1-finetune/grpo"], (
+        "this spec hashes differently; if that is intended, update tests/unit/golden_specs.json and say so in CHANGELOG"
+    )
+
+
+def test_canonical_json_holds_no_default(folder, tmp_path):
+    text = json.dumps(canonical(plan(folder, tmp_path).runs["time_r1", "main", 0].stages["grpo"]))
+    assert '"top_p"' not in text and '"lora"' not in text and '"learning_rate"' in text

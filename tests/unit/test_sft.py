@@ -1,0 +1,183 @@
+"""Supervised fine-tuning, the real thing at toy size: a tiny model, tiny videos through the real frame cache."""
+
+import json
+import signal
+
+import pytest
+import torch
+
+from tests.training import QUICK, SECONDS, frozen, make_store, same_rows, sft_spec, untrained, weights_of
+from tvg.errors import TvgError
+from tvg.model.plain import PlainPolicy
+from tvg.prompts import target
+from tvg.sample import read_samples
+from tvg.spec import Lora, Runtime
+from tvg.train import inputs, sft
+from tvg.train.record import Metrics
+from tvg.video.cache import FrameCache
+
+MIXED = {"ground": 0.5, "describe": 0.5}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    store, spec = make_store(tmp_path_factory.mktemp("sft")), sft_spec(steps=4, tasks=MIXED)
+    return sft.train(spec, store, QUICK, "cpu"), spec, store
+
+
+def test_weights_change_but_the_frozen_vision_tower_does_not(trained):
+    folder, spec, _ = trained
+    before, after = untrained(spec), weights_of(folder)
+    assert any(frozen(name) for name in after)
+    for name, weight in after.items():
+        assert torch.equal(weight, before[name]) == frozen(name), name
+
+
+def test_what_a_finished_stage_leaves(trained):
+    folder, spec, store = trained
+    assert folder == store.stage(spec)
+    assert (folder / "model.done").exists() and not (folder / "checkpoints").exists()
+    rows = Metrics(folder).rows()
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert {"time", "train/loss", "train/grad_norm", "train/learning_rate", "train/length"} <= set(rows[0])
+    assert rows[-1]["train/loss"] < rows[0]["train/loss"]
+    run = json.loads((folder / "run.json").read_text())
+    assert run["exit"] == 0 and run["steps"] == 4 and run["precision"] == "float32"
+    assert (folder / "skipped.jsonl").read_text() == ""
+
+
+def test_a_finished_stage_is_not_trained_again(trained, monkeypatch):
+    folder, spec, store = trained
+    (folder / "model.done").unlink()
+    monkeypatch.setattr("tvg.train.stage.load", None)
+    sft.train(spec, store, QUICK, "cpu")
+    assert (folder / "model.done").exists()
+
+
+def test_loss_is_of_the_response_alone_end_token_included_and_sees_pixels(tmp_path, monkeypatch):
+    spec, store, seen = sft_spec(steps=1, batch=2), make_store(tmp_path), []
+
+    def spy(self, contexts, ids, mask, *args, **kwargs):
+        seen.append((self, contexts, ids, mask))
+        return score(self, contexts, ids, mask, *args, **kwargs)
+
+    score = PlainPolicy.score
+    monkeypatch.setattr(PlainPolicy, "score", spy)
+    folder = sft.train(spec, store, QUICK, "cpu")
+    policy, contexts, ids, mask = seen[-1]
+    sample = next(read_samples(store.samples(spec.data.samples)))
+    assert policy.decode(ids[0][mask[0] == 1].tolist()) == target(sample)
+    assert ids[0][mask[0] == 1][-1] == policy.tokenizer.eos_token_id
+    assert all(context.pixels is not None for context in contexts)
+
+    first = sft.train(sft_spec(steps=1, batch=2, seed=0, learning_rate=2e-3), store, QUICK, "cpu")
+    assert Metrics(first).rows()[0]["train/loss"] == Metrics(folder).rows()[0]["train/loss"]
+    visible = inputs.visible
+    monkeypatch.setattr(inputs, "visible", lambda *a: replace_pixels(visible(*a)))
+    other = sft.train(sft_spec(steps=1, batch=2, learning_rate=3e-3), store, QUICK, "cpu")
+    assert Metrics(other).rows()[0]["train/loss"] != Metrics(folder).rows()[0]["train/loss"]
+
+
+def replace_pixels(frames):
+    from dataclasses import replace
+
+    return replace(frames, pixels=255 - frames.pixels)
+
+
+def test_an_inversion_task_sees_the_true_segment_alone(trained):
+    _, spec, store = trained
+    cache = FrameCache(store.frames(spec.data.frames))
+    sample = next(read_samples(store.samples(spec.data.samples)))
+    whole, clip = inputs.visible(sample, cache), inputs.visible(sample.with_task("describe"), cache)
+    assert len(whole) == SECONDS * 2
+    first, last = 5, 11  # on screen from 2.5 s on, inside 2.1 to 5.4 s at 2 FPS
+    assert (clip.pixels == whole.pixels[first:last]).all() and len(clip) == last - first
+
+
+def test_the_split_into_passes_changes_nothing(tmp_path):
+    losses = []
+    for rows in (1, 2, 4):
+        store = make_store(tmp_path / str(rows))
+        folder = sft.train(sft_spec(steps=3), store, Runtime(gradient_checkpointing=rows == 2, rollouts_per_pass=rows))
+        losses.append([row["train/loss"] for row in Metrics(folder).rows()])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0] == pytest.approx(losses[2], rel=1e-5)
+
+
+def test_ctrl_c_saves_and_the_resumed_run_is_the_same_run(tmp_path, trained, monkeypatch):
+    straight, spec, _ = trained
+    store, append = make_store(tmp_path), Metrics.append
+
+    def interrupted(self, step, values):
+        append(self, step, values)
+        if step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Metrics, "append", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        sft.train(spec, store, QUICK, "cpu")
+    assert stopped.value.code == 130
+    folder = store.stage(spec)
+    assert json.loads((folder / "run.json").read_text())["exit"] == 130
+    assert (folder / "checkpoints" / "checkpoint-3").exists(), "saved where it was stopped, not at the last interval"
+    assert not (folder / "model.done").exists()
+
+    monkeypatch.setattr(Metrics, "append", append)
+    sft.train(spec, store, QUICK, "cpu")
+    assert same_rows(Metrics(folder).rows()) == same_rows(Metrics(straight).rows())
+    for name, weight in weights_of(straight).items():
+        assert torch.equal(weight, weights_of(folder)[name]), name
+
+
+def test_lora_trains_its_adapters_and_saves_them_merged(tmp_path):
+    spec, store = sft_spec(steps=2, lora=Lora(r=4, alpha=8), learning_rate=1e-2), make_store(tmp_path)
+    before, after = untrained(spec), weights_of(sft.train(spec, store, QUICK, "cpu"))
+    changed = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
+    assert changed == {name for name in before if "language_model.layers" in name and name.endswith("_proj.weight")}
+
+
+def test_videos_without_frames_are_listed_and_many_are_an_error(tmp_path):
+    spec, store = sft_spec(steps=1), make_store(tmp_path, count=6, without_frames=1)
+    with pytest.raises(TvgError, match="1 of 6") as error:
+        sft.train(spec, store, QUICK, "cpu")
+    assert "too many samples have no frames" in str(error.value)
+    row = json.loads((store.stage(spec) / "skipped.jsonl").read_text())
+    assert row == {"id": "toy-5", "video": "absent-5.mp4", "reason": "not in the frame cache"}
+
+
+def test_a_few_skipped_samples_are_no_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "MOST_SKIPPED", 0.2)
+    store = make_store(tmp_path, without_frames=1)
+    samples, _ = inputs.read(sft_spec().data, store, tmp_path)
+    assert [sample.id for sample in samples] == [f"toy-{n}" for n in range(5)]
+
+
+def test_a_limit_takes_the_first_samples(tmp_path):
+    data = sft_spec().data.model_copy(update={"limit": 2})
+    samples, _ = inputs.read(data, make_store(tmp_path), tmp_path)
+    assert [sample.id for sample in samples] == ["toy-0", "toy-1"]
+
+
+def test_pixels_lost_in_the_prompt_are_an_error(tmp_path, monkeypatch):
+    encode = PlainPolicy.encode_group
+    monkeypatch.setattr(PlainPolicy, "encode_group", lambda self, messages, frames: encode(self, messages, None))
+    with pytest.raises(TvgError, match="encoded without its video"):
+        sft.train(sft_spec(), make_store(tmp_path), QUICK, "cpu")
+
+
+def test_pixels_lost_in_the_forward_pass_are_an_error(tmp_path, monkeypatch):
+    features = PlainPolicy._features
+    blind = staticmethod(lambda core, contexts: [0 * part for part in features(core, contexts)])
+    monkeypatch.setattr(PlainPolicy, "_features", blind)
+    with pytest.raises(TvgError, match="does not see the video"):
+        sft.train(sft_spec(), make_store(tmp_path), QUICK, "cpu")
+
+
+def test_a_loss_that_is_no_number_stops_with_the_step_before_kept(tmp_path, monkeypatch):
+    spec, store = sft_spec(steps=5, learning_rate=1e30), make_store(tmp_path)
+    with pytest.raises(TvgError, match="the training broke down") as error:
+        sft.train(spec, store, QUICK, "cpu")
+    folder = store.stage(spec)
+    assert error.value.where == "step 2"
+    assert (folder / "checkpoints" / "checkpoint-1").exists()
+    assert json.loads((folder / "run.json").read_text())["exit"] == 1
