@@ -21,6 +21,7 @@ export PATH := $(BIN):$(PATH)
 
 TORCH := $(shell grep -oE 'torch==[0-9.]+' pyproject.toml | head -n 1)
 PROFILE := --workflow-profile config/profiles/local
+RESULTS := results/mini
 
 .PHONY: setup demo test ui
 
@@ -33,11 +34,17 @@ $(VENV)/ready: pyproject.toml
 	$(BIN)pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 
+# MLflow is filled while the demo runs; what the follower says goes to its log
 demo: $(READY)
-	@tvg-demo
+	@nice -n 10 tvg track --results $(RESULTS) --follow --parent $$$$ --log $(RESULTS)/logs/track/follow.log 2>/dev/null & \
+	follower=$$!; \
+	snakemake demo $(PROFILE) --config scale=mini; status=$$?; \
+	kill $$follower; wait $$follower; \
+	if [ $$status -eq 0 ]; then tvg show demo --results $(RESULTS); fi; \
+	exit $$status
 
 test: $(READY)
-	$(BIN)python -m pytest
+	python -m pytest $(PYTEST)
 
 ui: $(READY)
-	@$(BIN)tvg ui
+	@tvg ui --results $(RESULTS)

@@ -128,9 +128,17 @@ def report(a: argparse.Namespace) -> None:
 
 
 def track(a: argparse.Namespace) -> None:
-    from tvg import track
+    from dataclasses import asdict
 
-    (track.follow if a.follow else track.sweep)(a.results, a.uri)
+    from tvg import track
+    from tvg.sample import write_lines
+
+    if a.follow:
+        track.follow(a.results, a.uri, parent=a.parent)
+        return
+    summary = track.sweep(a.results, a.uri)
+    if a.summary:
+        write_lines(a.summary, [json.dumps(asdict(summary))])
 
 
 # ---------------------------------------------------------------- commands for people
@@ -157,19 +165,53 @@ def parse(a: argparse.Namespace) -> int:
 
 
 def ground(a: argparse.Namespace) -> None:
+    import torch
+
     from tvg.config import read
     from tvg.evaluate.predict import ground
+    from tvg.model.load import dtype_for, load, named
     from tvg.spec import Prompt
 
     plan = _plan()
     prompt = read(Prompt, plan.folder / "prompts", a.prompt)
-    answer = ground(a.model, prompt, a.video, a.query, plan.scale.frames, a.max_new_tokens)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    policy = load(named(a.model), plan.store, device=device, dtype=dtype_for(plan.scale.runtime.precision, device))
+    answer = ground(policy, prompt, a.video, a.query, plan.scale.frames, a.max_new_tokens)
     if a.json:
         _say(json.dumps(answer))
     elif answer["segment"] is None:
         _say(f"no segment in the answer: {answer['completion']!r}")
     else:
         _say("{:.2f} s to {:.2f} s".format(*answer["segment"]))
+
+
+def show(a: argparse.Namespace) -> None:
+    from tvg.report import build, tables
+
+    for name in a.tables:
+        _say(tables.as_text(build.build(name, a.results)) + "\n")
+    made = [a.results / "tables" / f"{name}.{kind}" for name in a.tables for kind in ("md", "csv")]
+    made += sorted(a.results.glob("plots/demo/*.png")) + [a.results / "report" / "demo.html"]
+    _say("\n".join(["Written:", *(f"  {path}" for path in made if path.exists())]))
+    _say("Every run, with its curves:  make ui")
+
+
+def ui(a: argparse.Namespace) -> None:
+    from mlflow import MlflowClient
+
+    from tvg import track
+
+    uri = track.store_uri(a.results)
+    experiment = MlflowClient(uri).get_experiment_by_name(f"tvg-{a.results.name}")
+    if experiment is None:
+        raise TvgError(
+            uri, "nothing has been logged yet", got=f"no experiment tvg-{a.results.name}", expected="finished runs",
+            hint="run `make demo`, or `tvg track --results results/mini`",
+        )  # fmt: skip
+    _say(f"Open {track.url(f'http://127.0.0.1:{a.port}', experiment.experiment_id)}\n(Ctrl-C ends the server.)")
+    sys.stdout.flush()
+    server = ["mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(a.port), "--workers", "1"]
+    os.execvp("mlflow", server)
 
 
 # ---------------------------------------------------------------- plumbing
@@ -275,6 +317,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--uri", help="an MLflow server (default: the results root's mlflow.db)")
     parser.add_argument("--follow", action="store_true", help="go on until stopped")
+    parser.add_argument("--parent", type=int, help="with --follow: stop when this process is gone")
+    parser.add_argument("--summary", type=Path, help="write what was done here, as JSON")
+    parser = verb(show, "print tables, and where their files lie", "tvg show demo --results results/mini")
+    parser.add_argument("tables", nargs="+")
+    parser.add_argument("--results", type=Path, required=True)
+    parser = verb(ui, "serve MLflow's pages of what has run", "tvg ui --results results/mini")
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--port", type=int, default=5000)
 
     parser = verb(frames, "say which frames of a video are looked at, and when", "tvg frames video.mp4 --fps 2 --json")
     parser.add_argument("video", type=Path)
@@ -283,7 +333,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = verb(ground, "answer on any video", 'tvg ground video.mp4 "a person sits down" --model results/mini/stages/X/model')
     parser.add_argument("video", type=Path)
     parser.add_argument("query")
-    parser.add_argument("--model", type=Path, required=True, help="a model folder")
+    parser.add_argument("--model", required=True, help="a model folder, or owner/name@revision on the hub")
     parser.add_argument("--prompt", default="time_r1", help="a file of config/prompts")
     parser.add_argument("--max-new-tokens", type=int, default=512)
     parser.add_argument("--json", action="store_true")

@@ -4,6 +4,15 @@ from tvg.errors import TvgError
 from tvg.sample import Sample
 from tvg.spec import Prompt
 
+# A form to imitate, nothing more: reinforcement learning is left to find what is worth thinking.
+REASONING = {
+    "ground": "I look through the video.",
+    "complete_verb": "I look at the clip.",
+    "recognise_action": "I look at the clip.",
+    "describe": "I look at the clip.",
+    "caption": "I look through the video.",
+}
+
 
 def render(prompt: Prompt, sample: Sample) -> list[dict[str, str]]:
     """Chat messages of the sample's task; {query} and {masked} are replaced literally, whatever the query holds."""
@@ -34,13 +43,4 @@ def target(sample: Sample) -> str:
     """The canonical response in the think-answer form; a sample's own completion wins."""
     if sample.completion is not None:
         return sample.completion
-    return f"<think>{_reasoning(sample)}</think> <answer>{answer(sample)}</answer>"
-
-
-def _reasoning(sample: Sample) -> str:
-    match sample.task:
-        case "ground":
-            start, end = sample.segments[0]
-            return f"It starts at {start:.2f} and ends at {end:.2f}."
-        case _:
-            return "I look at the clip."
+    return f"<think>{REASONING[sample.task]}</think> <answer>{answer(sample)}</answer>"

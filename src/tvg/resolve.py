@@ -1,5 +1,6 @@
 """From an experiment file, an arm, a scale and a seed to specs: names become what they stand for."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -7,14 +8,34 @@ from typing import Any
 
 from tvg import parse, rewards
 from tvg.config import (
-    Config, Experiment, Role, Scale, Stage, StageOf, StageSource, check, did_you_mean, read, read_dataset, read_yaml,
+    Config,
+    Experiment,
+    Role,
+    Scale,
+    StageOf,
+    StageSource,
+    check,
+    did_you_mean,
+    read,
+    read_dataset,
+    read_yaml,
 )
 from tvg.errors import TvgError
 from tvg.inversion import verbs
 from tvg.sample import INVERSION_TASKS
 from tvg.spec import (
-    DataSpec, EvaluationSpec, Floor, FramesSpec, GrpoSpec, Model, Prompt, SamplesSpec, ScratchModel, SftSpec,
-    StageSpec, TrainedModel,
+    DataSpec,
+    EvaluationSpec,
+    Floor,
+    FramesSpec,
+    GrpoSpec,
+    Model,
+    Prompt,
+    SamplesSpec,
+    ScratchModel,
+    SftSpec,
+    StageSpec,
+    TrainedModel,
 )
 
 VERSIONS = {"sft": 1, "grpo": 1, "evaluation": 1, "frames": 1}  # bump when the same settings give another result
@@ -54,20 +75,20 @@ class Resolver:
         return [MAIN, *self.read_raw(name).get("arms", {})]
 
     def _experiment(self, name: str, arm: str = MAIN) -> Experiment:
-        """The experiment after the scale's sizes, then the arm's edits: an edit is the contrast, so it wins."""
+        """The experiment after the arm's edits, then the scale's sizes: what is small enough for a scale stays so."""
         raw = self.read_raw(name)
         arms = raw.get("arms", {})
         where = f"{self.folder}/experiments/{name}.yaml" + ("" if arm == MAIN else f": arm '{arm}'")
         if arm != MAIN and arm not in arms:
             raise TvgError(where, "no such arm", got=arm, expected=", ".join(arms), hint=did_you_mean(arm, list(arms)))
         content = _copy(raw)
-        if "scales" not in content:
-            self._resize(content, where)
         for path, value in (arms[arm] or {}).items() if arm != MAIN else ():
             _edit(content, path, value, where)
+        if "scales" not in content:
+            self._resize(content)
         return check(Experiment, content, where)
 
-    def _resize(self, content: dict[str, Any], where: str) -> None:
+    def _resize(self, content: dict[str, Any]) -> None:
         """Lay the scale's sizes over the file's, where the scale may."""
         overlays = self.scale.set
         for kind, overlay in overlays.items():
@@ -130,8 +151,10 @@ class Resolver:
         }
         if written.kind == "sft":
             return SftSpec(**shared)
-        used = written.rewards or experiment.rewards
-        return GrpoSpec(**shared, rewards=used, versions=self._versions(used, where))
+        wanted = written.rewards or experiment.rewards
+        rewards.check(wanted, where)
+        used = rewards.applicable(wanted, written.tasks)
+        return GrpoSpec(**shared, rewards=used, versions=_versions(used))
 
     def _refuse_cycle(self, experiment: Experiment, stage: str, where: str) -> None:
         seen = []
@@ -153,7 +176,7 @@ class Resolver:
             version=VERSIONS["evaluation"], benchmark=benchmark, model=model, settings=settings,
             data=self._data(benchmark, self.scale.benchmarks, tasks),
             prompt=self._prompt(experiment.prompt, experiment.inversion_prompt, tasks),
-            versions=self._versions(("format", *(["verbs"] if tasks & set(INVERSION_TASKS) else [])), "evaluation"),
+            versions=_versions(["format", *(["verbs"] if tasks & set(INVERSION_TASKS) else [])]),
         )
 
     def _data(self, role: str, roles: dict[str, Role], tasks: set[str]) -> DataSpec:
@@ -180,12 +203,9 @@ class Resolver:
         texts = {**inversion.texts, **prompt.texts}
         return prompt.model_copy(update={"texts": {task: texts[task] for task in sorted(tasks) if task in texts}})
 
-    def _versions(self, used: Any, where: str) -> dict[str, int]:
-        known = rewards.VERSIONS
-        for name in used:
-            if name not in known:
-                raise TvgError(where, "no such reward", got=name, expected=", ".join(known), hint=did_you_mean(name, list(known)))
-        return {"parse": parse.VERSION} | {f"reward.{name}": known[name] for name in sorted(used)}
+
+def _versions(used: Iterable[str]) -> dict[str, int]:
+    return {"parse": parse.VERSION} | {f"reward.{name}": rewards.VERSIONS[name] for name in sorted(used)}
 
 
 def _copy(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Both trainers on CUDA in bfloat16, as a job on a GPU runs them: a tiny model with random weights, three steps each."""
+"""Both trainers on CUDA in bfloat16, as a job on a GPU runs them: a tiny model of random weights, three steps each."""
 
 import json
 

@@ -179,8 +179,18 @@ def test_what_cannot_be_loaded_says_why(model, hint, tmp_path):
 
 def test_types_of_weights(tmp_path):
     policy = load(SCRATCH, Store(tmp_path), device="cpu", dtype=torch.bfloat16, gradient_checkpointing=True)
-    assert policy.model.dtype == torch.bfloat16 and policy.model.is_gradient_checkpointing
     assert scores(policy).dtype == torch.float32
+    save(policy, tmp_path / "model")
+    exact = dict(scratch.build(SCRATCH)[0].named_buffers())
+    again = load(PathModel(path=str(tmp_path / "model")), Store(tmp_path), device="cpu", dtype=torch.bfloat16)
+    for half in (policy, again):
+        assert {weight.dtype for weight in half.model.parameters()} == {torch.bfloat16}
+        assert half.model.dtype == torch.bfloat16 and half.model.is_gradient_checkpointing == (half is policy)
+        frequencies = {name: b for name, b in half.model.named_buffers() if "inv_freq" in name}
+        assert frequencies and all(b.equal(exact[name]) for name, b in frequencies.items()), "not rounded"
+
+
+def test_precision_of_a_runtime():
     assert dtype_for("auto", "cpu") == dtype_for("float32", "cuda") == torch.float32
     assert dtype_for("auto", "cuda:1") == dtype_for("bfloat16", "cpu") == torch.bfloat16
 

@@ -51,6 +51,12 @@ def test_only_grounding_and_p_1_are_one_training(folder, tmp_path):
     assert found["invert4tvg", "main", "grpo"] != found["invert4tvg", "vd", "grpo"]
 
 
+def test_a_reward_that_no_task_reads_drops_out(folder, tmp_path):
+    runs = plan(folder, tmp_path).runs
+    assert set(runs["invert4tvg", "tvg_only", 0].stages["grpo"].rewards) == {"format", "tiou"}
+    assert set(runs["invert4tvg", "ground_0.0", 0].stages["grpo"].rewards) == {"format", "verbs"}
+
+
 def test_all_arms_share_one_base(folder, tmp_path):
     made = plan(folder, tmp_path, seeds=[0, 1])
     assert len([ident for ident in made.specs if ident.startswith("sft-")]) == 1

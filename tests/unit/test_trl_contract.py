@@ -3,6 +3,10 @@
 import inspect
 
 import pytest
+
+import tvg.train  # noqa: F401 - mends torchvision before transformers and trl look for it
+
+# isort: split
 from transformers import Trainer
 from trl import GRPOConfig, GRPOTrainer, SFTTrainer
 from trl.trainer.utils import shuffle_sequence_dict, split_tensor_dict
@@ -72,6 +76,7 @@ def test_weights_of_a_checkpoint_go_through_the_hooks_that_we_override():
 def test_sft_loss_hook_signature():
     assert parameters(SFTTrainer.compute_loss) == ["self", "model", "inputs", "return_outputs", "num_items_in_batch"]
     assert parameters(Trainer._get_train_sampler) == ["self", "train_dataset"]
+    assert parameters(Trainer.get_batch_samples) == ["self", "epoch_iterator", "num_batches", "device"]
 
 
 def test_every_grpo_argument_that_we_pin_exists():

@@ -13,7 +13,7 @@ from tvg.sample import Sample
 from tvg.segment import Segment
 from tvg.spec import Closed, DatasetIdentity
 
-KINDS = ("charades_sta", "mini")
+KINDS = ("charades_sta", "mini", "timerft")
 
 
 @dataclass(frozen=True)

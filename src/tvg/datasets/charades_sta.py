@@ -16,9 +16,10 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from tvg.config import Name
 from tvg.datasets import Loaded
-from tvg.datasets.download import download, unpack, verify
+from tvg.datasets.audit import absent_videos, check_loss, clean, problem_row, published_file
+from tvg.datasets.download import Source, download, unpack
 from tvg.errors import TvgError
-from tvg.sample import Sample, write_lines
+from tvg.sample import Sample
 from tvg.segment import Segment
 from tvg.spec import Closed
 
@@ -27,13 +28,6 @@ log = logging.getLogger(__name__)
 LINE = re.compile(
     r"([A-Za-z0-9_-]+)[ \t]+(-?\d+(?:\.\d+)?)[ \t]+(-?\d+(?:\.\d+)?)[ \t]*##(.*\S.*)", re.ASCII | re.DOTALL
 )
-
-
-class Source(Closed):
-    """Where a file comes from; without sha256 (hexadecimal) any content is taken."""
-
-    url: str
-    sha256: str | None = None
 
 
 class Split(Closed):
@@ -75,26 +69,11 @@ def parse(text: str) -> Line | None:
     return Line(found[1], segment, found[4]) if all(map(math.isfinite, segment)) else None
 
 
-def clean(segment: Segment, duration: float, least: float) -> tuple[Segment | None, str | None]:
-    """The segment that training may use, None if none; and what was wrong with it, None if nothing."""
-    if segment.end <= segment.start:
-        return None, f"the segment ends at {segment.end} s, not after its start at {segment.start} s"
-    inside = segment.clipped(duration)
-    if round(inside.length, 6) < least:
-        return (
-            None,
-            f"{inside.length:.2f} s of the segment lie inside the {duration} s of the video, less than {least} s",
-        )
-    if inside != segment:
-        return inside, f"the segment is clipped to the {duration} s of the video"
-    return segment, None
-
-
 def load(settings: Settings, split: str, folder: Path) -> Loaded:
     """Read folder/annotations. Raises TvgError: a file absent or not as pinned, lines missing, too many rejected."""
     what = settings.splits[split]
-    path = _file(settings, folder, what.annotations)
-    durations = read_durations(_file(settings, folder, what.durations))
+    path = published_file(settings.files, folder, what.annotations)
+    durations = read_durations(published_file(settings.files, folder, what.durations))
     lines = list(_lines(path))
     if what.rows is not None and len(lines) != what.rows:
         raise TvgError(
@@ -107,13 +86,13 @@ def load(settings: Settings, split: str, folder: Path) -> Loaded:
         if sample is not None:
             loaded.samples.append(sample)
         if problem is not None:
-            row = {"file": path.name, "line": number, "text": text, "reason": problem}
+            row = problem_row(path, number, text, problem)
             (loaded.rejected if sample is None else loaded.clipped).append(row)
     log.info(
         "%s: %d lines, %d samples (%d clipped to the video), %d rejected",
         path.name, len(lines), len(loaded.samples), len(loaded.clipped), len(loaded.rejected),
     )  # fmt: skip
-    _check_loss(path, len(lines), loaded.rejected, settings.may_lose)
+    check_loss(path, len(lines), loaded.rejected, settings.may_lose)
     return loaded
 
 
@@ -162,29 +141,6 @@ def read_durations(path: Path) -> dict[str, float]:
     return durations
 
 
-def _file(settings: Settings, folder: Path, name: str) -> Path:
-    path = folder / "annotations" / name
-    if not path.exists():
-        raise TvgError(
-            path, "annotation file absent", got="no such file", expected="the published file",
-            hint="run `tvg download` for this data set, or put the file there",
-        )  # fmt: skip
-    if name in settings.files:
-        verify(
-            path, settings.files[name].sha256, "delete it and run `tvg download` again, or set its sha256 in the YAML"
-        )
-    return path
-
-
-def _check_loss(path: Path, count: int, rejected: list[dict[str, object]], may_lose: float) -> None:
-    if len(rejected) > may_lose * count:
-        shown = "; ".join(f"line {row['line']}: {row['reason']}" for row in rejected[:3])
-        raise TvgError(
-            path, "too many annotation lines rejected", got=f"{len(rejected)} of {count} ({shown})",
-            expected=f"at most {may_lose:.1%}", hint="mend the file, or raise `may_lose` in the data set's YAML",
-        )  # fmt: skip
-
-
 def fetch(settings: Settings, folder: Path, jobs: int) -> None:
     """Download annotations and, unless all videos are in folder/videos already, the archive, kept in `folder`.
 
@@ -195,26 +151,13 @@ def fetch(settings: Settings, folder: Path, jobs: int) -> None:
         download(source.url, folder / "annotations" / name, source.sha256)
     wanted = sorted({f"{line.video}.mp4" for split in settings.splits.values() for line in _parsed(folder, split)})
     videos = folder / "videos"
-    if _absent(videos, wanted):
+    if any(not (videos / name).exists() for name in wanted):
         archive = folder / settings.videos.url.rsplit("/", 1)[-1]
         download(settings.videos.url, archive, settings.videos.sha256)
         unpack(archive, videos, wanted)
         log.info("%s is unpacked and may be deleted", archive)
-    absent = _absent(videos, wanted)
-    listed = folder / "videos.absent.txt"
-    write_lines(listed, absent)
-    log.log(logging.WARNING if absent else logging.INFO, "%d of %d videos absent", len(absent), len(wanted))
-    if len(absent) > settings.may_lose * len(wanted):
-        raise TvgError(
-            videos, "too many videos absent", got=f"{len(absent)} of {len(wanted)}, listed in {listed}",
-            expected=f"at most {settings.may_lose:.1%}",
-            hint="put them there, or raise `may_lose` in the data set's YAML",
-        )  # fmt: skip
+    absent_videos(folder, wanted, settings.may_lose, "put them there")
 
 
 def _parsed(folder: Path, split: Split) -> Iterator[Line]:
     return filter(None, (parse(text) for _, text in _lines(folder / "annotations" / split.annotations)))
-
-
-def _absent(videos: Path, wanted: list[str]) -> list[str]:
-    return [name for name in wanted if not (videos / name).exists()]

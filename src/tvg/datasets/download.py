@@ -16,11 +16,19 @@ from pathlib import Path, PurePosixPath
 
 from tvg.errors import TvgError
 from tvg.progress import progress
+from tvg.spec import Closed
 
 log = logging.getLogger(__name__)
 CHUNK = 1 << 20  # bytes
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses that may be gone at the next try
 BY_HAND = "or get the file by hand and put it there"
+
+
+class Source(Closed):
+    """Where a file comes from; without sha256 (hexadecimal) any content is taken."""
+
+    url: str
+    sha256: str | None = None
 
 
 class _BrokenOff(Exception):

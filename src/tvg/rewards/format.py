@@ -1,0 +1,11 @@
+"""Is the completion in the form that the prompt asks for?"""
+
+from tvg.inversion.verbs import Extractor
+from tvg.parse import FORMATS
+from tvg.rewards.rollout import Rollout
+from tvg.spec import AnswerContract, RewardSettings
+
+
+def format_reward(rollout: Rollout, _: RewardSettings, contract: AnswerContract, __: Extractor | None) -> float:
+    """1.0 or 0.0, on every task: the contract's format check (systems.md 1.4)."""
+    return float(FORMATS[contract.format](rollout.completion))

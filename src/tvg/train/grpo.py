@@ -1,0 +1,238 @@
+"""GRPO on video: trl's trainer, with generation, scoring and rewards taken from the policy interface.
+
+trl 1.16 knows no video: it would lose the pixels in the loss pass without a word. Its hooks are overridden, none of
+its method bodies is copied; tests/unit/test_trl_contract.py pins what is relied on.
+"""
+
+import copy
+import logging
+import time
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from trl import GRPOConfig, GRPOTrainer
+
+from tvg.inversion.verbs import extractor
+from tvg.model.policy import Context, Sampling
+from tvg.parse import PARSERS
+from tvg.rewards import Rollout, score, weighted_sum
+from tvg.spec import GrpoSpec, Runtime
+from tvg.store import Store
+from tvg.train import stage
+from tvg.train.arguments import on_one_device, rows_per_pass
+from tvg.train.checkpoints import WholeCheckpoints
+from tvg.train.record import Completions
+from tvg.train.schedule import seed_of
+from tvg.train.stage import Job
+from tvg.train.watch import broken
+
+log = logging.getLogger(__name__)
+
+
+def train(spec: GrpoSpec, store: Store, runtime: Runtime, device: str | None = None) -> Path:
+    """Train the stage and return its folder; resumes by itself. Raises SystemExit(130 or 143) when asked to stop."""
+    return stage.train(spec, store, runtime, _trainer, device)
+
+
+def _trainer(job: Job) -> "VideoGrpo":
+    spec, group = job.spec, job.spec.num_generations
+    total = spec.prompts_per_step * group
+    rows = rows_per_pass(total, job.runtime.rollouts_per_pass, group)
+    args = GRPOConfig(
+        **job.arguments(),
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=total // rows,
+        steps_per_generation=total // rows,  # one generation an optimiser step: old log-probabilities are the new ones
+        num_iterations=1,
+        num_generations=group,
+        max_completion_length=spec.max_completion_tokens,
+        temperature=spec.temperature,
+        top_p=spec.top_p,
+        epsilon=spec.epsilon,
+        beta=0.0,  # else trl loads a reference from the hub by the model's name; VideoGrpo brings its own
+        # trl's bnpo divides by the tokens of one pass, so that memory settings would change the result; over the
+        # whole step it is dapo. Same in Time-R1 and Invert4TVG but for their split (systems.md 1.3).
+        loss_type="dapo" if spec.loss_type == "bnpo" else spec.loss_type,
+        scale_rewards=spec.scale_rewards,
+        reward_weights=[settings.weight for settings in spec.rewards.values()],
+        multi_objective_aggregation="sum_then_normalize",
+        importance_sampling_level="token",
+        mask_truncated_completions=False,
+        top_entropy_quantile=1.0,
+        disable_dropout=not (spec.lora and spec.lora.dropout),
+        shuffle_dataset=False,  # the schedule is shuffled already
+        use_vllm=False,
+        log_completions=False,
+    )
+    return VideoGrpo(job, on_one_device(args))
+
+
+def frozen_copy(model: nn.Module) -> nn.Module:
+    """The model as it is now; weights that never learn are shared, not copied."""
+    still = {id(weight): weight for weight in model.parameters() if not weight.requires_grad}
+    return copy.deepcopy(model, still).requires_grad_(False).eval()
+
+
+def _column(name: str):
+    """A reward's name for trl; `_calculate_rewards` computes all of them at once."""
+
+    def reward(**_):
+        raise NotImplementedError(name)
+
+    reward.__name__ = name
+    return reward
+
+
+class VideoGrpo(WholeCheckpoints, GRPOTrainer):
+    """trl's trainer whose rows are positions in the schedule, each of a group's rollouts on the same one."""
+
+    def __init__(self, job: Job, args: GRPOConfig):
+        self.job, self.spec = job, job.spec
+        with_copy = job.spec.beta > 0 and job.spec.lora is None  # an adapter is its own reference once switched off
+        reference = frozen_copy(job.policy.model) if with_copy else None
+        super().__init__(
+            model=job.policy.model,
+            args=args,
+            reward_funcs=[_column(name) for name in job.spec.rewards],
+            train_dataset=Dataset.from_dict(
+                {"prompt": [s.query for s in job.order], "position": range(len(job.order))},
+            ),
+            processing_class=job.policy.tokenizer,
+            callbacks=[job.watch],
+        )
+        self.beta, self.ref_model = job.spec.beta, reference
+        back_end = job.spec.data.samples.verbs
+        self.extractor = extractor(back_end) if back_end else None
+        self.completions = Completions(job.folder)
+        self._contexts: dict[int, Context] = {}
+        self._positions: list[int] = []  # of the rows being generated or scored
+        self._rollouts: list[dict] = []  # of the step, for the completions file
+
+    # ------------------------------------------------------------ one generation, whole groups
+
+    def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, Tensor]:
+        self._positions = [row["position"] for row in inputs]
+        output = super()._generate_and_score_completions(inputs)
+        output["position"] = torch.tensor(self._positions, device=self.accelerator.device)
+        for row, advantage in zip(self._rollouts, output["advantages"].tolist(), strict=True):
+            row["advantage"] = advantage
+        self.completions.write(self.state.global_step + 1, self._rollouts)
+        return output
+
+    def _prepare_inputs(self, generation_batch):
+        """trl shuffles rows across groups; a pass should hold whole groups, so that each is encoded once."""
+        fresh = self._step % self.args.steps_per_generation == 0 or self._buffered_inputs is None
+        inputs = super()._prepare_inputs(generation_batch)
+        if not fresh:
+            return inputs
+        self._buffered_inputs = regroup(self._buffered_inputs)
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _tokenize_prompts(self, prompts: list):
+        self._contexts = {position: self.job.contexts(position) for position in dict.fromkeys(self._positions)}
+        return [self._contexts[position].input_ids.tolist() for position in self._positions], None, {}
+
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+        began = time.monotonic()
+        sampling = Sampling(self.spec.max_completion_tokens, self.spec.temperature, self.spec.top_p)
+        completions = []
+        self.model.eval()  # gradient checkpointing would take the cache away
+        with torch.no_grad(), self.accelerator.autocast():
+            for rows in torch.arange(len(prompt_ids)).split(self.job.runtime.generate_batch):
+                self.job.stop.check()
+                contexts = [self._contexts[self._positions[row]] for row in rows.tolist()]
+                seeds = [self._seed(row, num_generations) for row in rows.tolist()]
+                completions += self.job.policy.generate(contexts, sampling, seeds)
+        self.model.train()
+        self._metrics["train"]["train/generate_seconds"].append(time.monotonic() - began)
+        self._metrics["train"]["tokens"].append(sum(map(len, completions)))
+        return completions, None
+
+    def _seed(self, row: int, group: int) -> int:
+        position = self._positions[row]
+        epoch = position // self.job.count
+        return seed_of(self.spec.seed, epoch, self.job.order[position].id, row % group)
+
+    # ------------------------------------------------------------ scoring
+
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, compute_entropy=False, **_unused
+    ):
+        """Log-probabilities of the completions after their true contexts; the padded prompts are not looked at."""
+        ids, mask = input_ids[:, -logits_to_keep:], attention_mask[:, -logits_to_keep:]
+        cut = [rows.tolist() for rows in torch.arange(len(ids)).split(batch_size or len(ids))]
+        parts = [self._score(model, rows, ids[rows], mask[rows], compute_entropy) for rows in cut]
+        logps, entropies = zip(*parts, strict=True)
+        return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
+
+    def _score(self, model, rows: list[int], ids: Tensor, mask: Tensor, entropy: bool) -> tuple:
+        longest = int(mask.sum(1).max())  # of these rows: the padding is as long as the step's longest completion
+        contexts = [self._contexts[self._positions[row]] for row in rows]
+        with self.accelerator.autocast():
+            scores = self.job.policy.score(
+                contexts, ids[:, :longest], mask[:, :longest], self.temperature, model=model, entropies=entropy
+            )
+        padding = (0, ids.shape[1] - longest)
+        pad = nn.functional.pad
+        return pad(scores.logps, padding), pad(scores.entropies.detach(), padding) if entropy else None
+
+    def _compute_loss(self, model, inputs):
+        self.job.stop.check()
+        self._positions = inputs["position"].tolist()
+        loss = super()._compute_loss(model, inputs)
+        if not torch.isfinite(loss):
+            step = self.state.global_step + 1
+            self.completions.write(step, self._rollouts, always=True)
+            raise broken(step, f"loss {loss.item()}", [self.job.order[p].id for p in dict.fromkeys(self._positions)])
+        return loss
+
+    # ------------------------------------------------------------ rewards
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list) -> Tensor:
+        """(rows, rewards) raw values, NaN where a reward does not apply; trl weighs them and takes the advantages."""
+        self._rollouts = [self._rollout(row, ids) for row, ids in enumerate(completion_ids_list)]
+        self._log_rollouts()
+        raw = [[row[f"rewards/{name}"] for name in self.spec.rewards] for row in self._rollouts]
+        table = [[float("nan") if value is None else value for value in row] for row in raw]
+        return self.accelerator.gather(torch.tensor(table, dtype=torch.float32, device=self.accelerator.device))
+
+    def _rollout(self, row: int, ids: list[int]) -> dict:
+        """One row of the completions file."""
+        sample, text = self.job.order[self._positions[row]], self.job.policy.decode(ids)
+        answer = self.spec.prompt.answer
+        raw = score(self.spec.rewards, Rollout(text, sample), answer, self.extractor)
+        return {
+            "id": sample.id,
+            "video": sample.video,
+            "task": sample.task,
+            "query": sample.query,
+            "rollout": row % self.num_generations,
+            "completion": text,
+            **{f"rewards/{name}": value for name, value in raw.items()},
+            "reward": weighted_sum(raw, self.spec.rewards),
+            "parsed": PARSERS[answer.reward](text) is not None if sample.task == "ground" else None,
+        }
+
+    def _log_rollouts(self) -> None:
+        rewards = torch.tensor([float("nan") if row["reward"] is None else row["reward"] for row in self._rollouts])
+        spread = rewards.view(-1, self.num_generations).std(dim=1)
+        kept = self._metrics["train"]
+        kept["train/reward_std"].append(spread.nanmean().item())  # within a group, the mean over groups
+        kept["train/parse_failures"].append(sum(row["parsed"] is False for row in self._rollouts))
+
+
+def regroup(passes: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """The passes of one step with their rows sorted by position, so that groups are whole again."""
+    order = torch.argsort(torch.cat([rows["position"] for rows in passes]), stable=True)
+    cut = order.split([len(rows["position"]) for rows in passes])
+
+    def rows_of(key: str) -> list[Tensor]:
+        if passes[0][key].ndim == 0:
+            return [rows[key] for rows in passes]
+        whole = torch.cat([rows[key] for rows in passes])
+        return [whole[index] for index in cut]
+
+    columns = {key: rows_of(key) for key in passes[0]}
+    return [{key: columns[key][n] for key in columns} for n in range(len(passes))]

@@ -1,0 +1,89 @@
+"""What a training reads: samples whose videos have frames, and each sample as the model sees it."""
+
+import json
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from tvg.errors import TvgError
+from tvg.model.policy import Context, Policy
+from tvg.prompts import render
+from tvg.sample import INVERSION_TASKS, Sample, read_samples, write_lines
+from tvg.spec import DataSpec, Prompt
+from tvg.store import Store
+from tvg.video.cache import FrameCache
+from tvg.video.decode import Frames
+
+log = logging.getLogger(__name__)
+MOST_SKIPPED = 0.05  # share of samples without frames above which a training would be of something else
+
+
+def read(data: DataSpec, store: Store, folder: Path) -> tuple[list[Sample], FrameCache]:
+    """The samples with frames, and the frames. The others are listed in folder/skipped.jsonl; many are an error."""
+    path = store.samples(data.samples)
+    samples = list(islice(read_samples(path), data.limit))
+    cache = FrameCache(store.frames(data.frames))
+    usable = [sample for sample in samples if sample.video in cache]
+    skipped = [sample for sample in samples if sample.video not in cache]
+    write_lines(folder / "skipped.jsonl", (_reason(sample, cache) for sample in skipped))
+    if skipped:
+        log.warning("%d of %d samples have no frames: %s", len(skipped), len(samples), folder / "skipped.jsonl")
+    if len(skipped) > MOST_SKIPPED * len(samples):
+        raise TvgError(
+            path,
+            "too many samples have no frames",
+            got=f"{len(skipped)} of {len(samples)}, listed in {folder / 'skipped.jsonl'}",
+            expected=f"at most {MOST_SKIPPED:.0%}",
+            hint="fetch the missing videos, delete the frame cache's index files and run again",
+        )
+    return usable, cache
+
+
+def _reason(sample: Sample, cache: FrameCache) -> str:
+    reason = cache.failures.get(sample.video, "not in the frame cache")
+    return json.dumps({"id": sample.id, "video": sample.video, "reason": reason}, ensure_ascii=False)
+
+
+def visible(sample: Sample, cache: FrameCache) -> Frames:
+    """The frames that the sample's task may see: an inversion task the true segment, every other the whole clip."""
+    frames = cache[sample.video]
+    return frames.crop(sample.segments[0]) if sample.task in INVERSION_TASKS else frames
+
+
+def context(policy: Policy, prompt: Prompt, sample: Sample, cache: FrameCache) -> Context:
+    """The sample's prompt and video, ready for the model. Raises TvgError where the video did not get in."""
+    made = policy.encode_group(render(prompt, sample), visible(sample, cache))
+    if made.pixels is None or made.grid is None or not made.seconds_per_grid:
+        raise TvgError(
+            f"sample {sample.id}",
+            "the prompt was encoded without its video",
+            got=f"grid {made.grid}, seconds per grid {made.seconds_per_grid}",
+            expected="pixels, their grid and their time step",
+            hint="the policy's encode_group must not drop the frames it is given",
+        )
+    return made
+
+
+class Ahead:
+    """Contexts by their position in the schedule; the next `depth` are made on threads while the model is at work.
+
+    Threads, not worker processes: a signal to the whole job would kill those before the trainer can save. With 0
+    threads each context is made when it is asked for.
+    """
+
+    def __init__(self, make: Callable[[int], Context], end: int, depth: int, threads: int):
+        self.make, self.end, self.depth = make, end, depth
+        self._pool = ThreadPoolExecutor(threads, "contexts", torch.set_num_threads, (1,)) if threads else None
+        self._pending: dict[int, Future[Context]] = {}
+
+    def __call__(self, position: int) -> Context:
+        if self._pool is None:
+            return self.make(position)
+        for near in range(position, min(position + self.depth, self.end)):
+            if near not in self._pending:
+                self._pending[near] = self._pool.submit(self.make, near)
+        return self._pending.pop(position).result()

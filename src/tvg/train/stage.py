@@ -1,0 +1,153 @@
+"""A training stage from its spec to model.done: load, resume, train, stop when asked, save."""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import sleep
+
+import torch
+from transformers import Trainer
+from transformers.trainer_callback import PrinterCallback
+
+from tvg.errors import TvgError
+from tvg.model.adapt import apply
+from tvg.model.load import load, save
+from tvg.model.policy import Policy
+from tvg.model.sight import sees_video
+from tvg.sample import Sample, write_lines
+from tvg.spec import GrpoSpec, Runtime, SftSpec, canonical
+from tvg.store import Store
+from tvg.train import checkpoints, inputs, signals
+from tvg.train.arguments import precision, shared
+from tvg.train.record import Completions, Metrics, Run
+from tvg.train.schedule import per_step, schedule, steps
+from tvg.train.watch import Watch, quiet
+
+log = logging.getLogger(__name__)
+MOST_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a trainer is made of. order: the schedule, and contexts by position in it; count: samples of one epoch."""
+
+    spec: SftSpec | GrpoSpec
+    runtime: Runtime
+    folder: Path
+    device: str
+    policy: Policy
+    order: list[Sample]
+    contexts: inputs.Ahead
+    count: int
+    watch: Watch
+    stop: signals.Stop
+
+    def arguments(self) -> dict:
+        """The library's arguments of either kind of trainer."""
+        return shared(self.spec, self.runtime, self.device, self.folder, steps(self.spec, self.count))
+
+
+Build = Callable[[Job], Trainer]
+
+
+def train(spec: SftSpec | GrpoSpec, store: Store, runtime: Runtime, build: Build, device: str | None = None) -> Path:
+    """Train the stage and return its folder. Raises SystemExit(130 or 143) when asked to stop, all being saved."""
+    folder = store.stage(spec)
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "model").exists():
+        log.info("%s: the weights are there already", folder)
+        return _done(folder)
+    _check_alone()
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    write_lines(folder / "spec.json", [json.dumps(canonical(spec), indent=1, ensure_ascii=False)])
+    with signals.caught() as stop, quiet():
+        try:
+            with Run(folder, device, precision(runtime, device), runtime.policy) as run:
+                job = _job(spec, store, runtime, device, folder, run, stop)
+                _check_sight(job)
+                _run(build(job), folder)
+                save(job.policy, folder / "model")
+        except signals.Interrupted as stopped:
+            sleep(stopped.grace)
+            raise SystemExit(stopped.code) from stopped
+    return _done(folder)
+
+
+def _check_alone() -> None:
+    if (size := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise TvgError(
+            "training",
+            "started as one of several processes",
+            got=f"WORLD_SIZE={size}",
+            expected="one process",
+            hint="start it without torchrun or accelerate: a stage trains on one GPU",
+        )
+
+
+def _job(spec, store, runtime, device, folder, run, stop) -> Job:
+    samples, cache = inputs.read(spec.data, store, folder)
+    order = schedule(spec, samples)
+    policy = _policy(spec, store, runtime, device)
+    threads = 0 if device == "cpu" else min(MOST_THREADS, os.cpu_count() or 1)  # a CPU's cores are the model's
+    contexts = inputs.Ahead(
+        lambda position: inputs.context(policy, spec.prompt, order[position], cache),
+        len(order),
+        per_step(spec),
+        threads,
+    )
+    watch = Watch(spec.seed, Metrics(folder), run)
+    return Job(spec, runtime, folder, device, policy, order, contexts, len(samples), watch, stop)
+
+
+def _policy(spec, store, runtime, device) -> Policy:
+    """The model to train: what learns in float32, since a step of 1e-6 is lost in a bfloat16 weight."""
+    half = spec.lora is not None and precision(runtime, device) == "bfloat16"
+    dtype, recompute = torch.bfloat16 if half else torch.float32, runtime.gradient_checkpointing
+    policy = load(spec.init, store, device=device, dtype=dtype, gradient_checkpointing=recompute)
+    policy.model = apply(policy.model, spec)
+    for weight in policy.model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
+    return policy
+
+
+def _check_sight(job: Job) -> None:
+    """Stacks that lose the pixels on the way say nothing: ask the model whether it sees the first sample's video."""
+    change = sees_video(job.policy, job.contexts.make(0))
+    if not change > 0:
+        raise TvgError(
+            f"sample {job.order[0].id}",
+            "the model does not see the video",
+            got=f"log-probabilities change by {change} when the pixels are negated",
+            expected="a change",
+            hint="a policy that drops pixel_values trains on text alone: compare with the plain policy",
+        )
+    log.info("the model sees the video: log-probabilities change by up to %.3g nats when it is negated", change)
+
+
+def _run(trainer: Trainer, folder: Path) -> None:
+    """Train from the newest whole checkpoint to the end, or to a signal or an error that is worth a checkpoint."""
+    trainer.remove_callback(PrinterCallback)
+    resumed = checkpoints.newest(folder / "checkpoints")
+    step = checkpoints.step_of(resumed) if resumed else 0
+    Metrics(folder).cut(step)
+    Completions(folder).cut(step)
+    if resumed:
+        log.info("resuming after step %d", step)
+    try:
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    except (signals.Interrupted, TvgError) as stopped:
+        log.warning("stopped in step %d (%s): saving", trainer.state.global_step + 1, type(stopped).__name__)
+        trainer.save_now()
+        raise
+
+
+def _done(folder: Path) -> Path:
+    """Drop what only a resumption needs, then say so: model.done comes last."""
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    (folder / "model.done").touch()
+    return folder
