@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -191,27 +191,24 @@ def show(a: argparse.Namespace) -> None:
     for name in a.tables:
         _say(tables.as_text(build.build(name, a.results)) + "\n")
     made = [a.results / "tables" / f"{name}.{kind}" for name in a.tables for kind in ("md", "csv")]
-    made += sorted(a.results.glob("plots/demo/*.png")) + [a.results / "report" / "demo.html"]
+    made += [*sorted(a.results.glob("plots/demo/*.png")), a.results / "report" / "demo.html"]
     _say("\n".join(["Written:", *(f"  {path}" for path in made if path.exists())]))
     _say("Every run, with its curves:  make ui")
 
 
 def ui(a: argparse.Namespace) -> None:
-    from mlflow import MlflowClient
-
     from tvg import track
 
-    uri = track.store_uri(a.results)
-    experiment = MlflowClient(uri).get_experiment_by_name(f"tvg-{a.results.name}")
+    uri, experiment = track.store_uri(a.results), track.sweep(a.results).experiment
     if experiment is None:
         raise TvgError(
-            uri, "nothing has been logged yet", got=f"no experiment tvg-{a.results.name}", expected="finished runs",
-            hint="run `make demo`, or `tvg track --results results/mini`",
+            uri, "nothing has been logged yet", got=f"no runs under {a.results}", expected="at least one",
+            hint="run `make demo`",
         )  # fmt: skip
-    _say(f"Open {track.url(f'http://127.0.0.1:{a.port}', experiment.experiment_id)}\n(Ctrl-C ends the server.)")
+    _say(f"Open {track.url(f'http://127.0.0.1:{a.port}', experiment)}\n(Ctrl-C ends the server.)")
     sys.stdout.flush()
-    server = ["mlflow", "server", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(a.port), "--workers", "1"]
-    os.execvp("mlflow", server)
+    where = ["--backend-store-uri", uri, "--default-artifact-root", str(a.results.resolve().parent / "mlartifacts")]
+    os.execvp("mlflow", ["mlflow", "server", *where, "--host", "127.0.0.1", "--port", str(a.port), "--workers", "1"])
 
 
 # ---------------------------------------------------------------- plumbing
@@ -246,7 +243,7 @@ def _threads(count: int | None) -> None:
 
 
 def _each_line(answer: Callable[[dict], dict]) -> int:
-    """JSONL on stdin to JSONL on stdout: order kept, unknown keys passed through, a broken line named, the rest done."""
+    """JSONL on stdin to JSONL on stdout: order kept, unknown keys passed on, a broken line named, the rest done."""
     broken = 0
     for number, line in enumerate(sys.stdin, 1):
         try:
@@ -301,7 +298,11 @@ def _parser() -> argparse.ArgumentParser:
         if run is cache:
             parser.add_argument("--shard", required=True)
             parser.add_argument("--of", type=int, required=True)
-    job(tasks, "extract the verbs of a split's queries", "tvg tasks results/mini/specs/mini.train.standin-0123456789ab.json")
+    job(
+        tasks,
+        "extract the verbs of a split's queries",
+        "tvg tasks results/mini/specs/mini.train.standin-0123456789ab.json",
+    )
     for run, text in ((train, "train one stage"), (evaluate, "predict and score one evaluation")):
         parser = job(run, text, f"tvg {run.__name__} results/mini/specs/grpo-0123456789ab.json")
         parser.add_argument("--threads", type=int)
@@ -330,7 +331,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("video", type=Path)
     parser.add_argument("--fps", type=float, default=2.0)
     parser.add_argument("--json", action="store_true", help="one JSON object (the only form there is)")
-    parser = verb(ground, "answer on any video", 'tvg ground video.mp4 "a person sits down" --model results/mini/stages/X/model')
+    parser = verb(
+        ground, "answer on any video", 'tvg ground video.mp4 "a person sits down" --model results/mini/stages/X/model'
+    )
     parser.add_argument("video", type=Path)
     parser.add_argument("query")
     parser.add_argument("--model", required=True, help="a model folder, or owner/name@revision on the hub")
@@ -339,7 +342,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true")
     parser = verb(verbs, "the verbs of each line of JSONL", """echo '{"text": "she sits down"}' | tvg verbs""")
     parser.add_argument("--backend", choices=("spacy_sm", "standin"))
-    parser = verb(parse, "the segment in each line of JSONL", """echo '{"text": "<answer>1 to 2</answer>"}' | tvg parse --format strict_answer""")
+    parser = verb(
+        parse,
+        "the segment in each line of JSONL",
+        """echo '{"text": "<answer>1 to 2</answer>"}' | tvg parse --format strict_answer""",
+    )
     parser.add_argument("--format", required=True, help="a name of tvg.parse")
     return top
 

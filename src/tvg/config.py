@@ -20,7 +20,6 @@ from tvg.spec import (
     GrpoSettings,
     HubModel,
     PathModel,
-    Prompt,
     RewardSettings,
     Runtime,
     SftSettings,
@@ -119,9 +118,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except (OSError, YAMLError) as error:
-        raise TvgError(path, "cannot read this YAML", got=error, expected="a YAML file", hint="mend the line named above") from error
+        raise TvgError(
+            path, "cannot read this YAML", got=error, expected="a YAML file", hint="mend the line named above"
+        ) from error
     if not isinstance(content, dict):
-        raise TvgError(path, "not a mapping", got=type(content).__name__, expected="key: value lines", hint="see the other files beside it")
+        raise TvgError(
+            path,
+            "not a mapping",
+            got=type(content).__name__,
+            expected="key: value lines",
+            hint="see the other files beside it",
+        )
     return content
 
 
@@ -130,7 +137,13 @@ def read(kind: type[Closed], folder: Path, name: str) -> Closed:
     path = folder / f"{name}.yaml"
     if not path.exists():
         known = sorted(p.stem for p in folder.glob("*.yaml"))
-        raise TvgError(path, f"no such {kind.__name__.lower()}", got=name, expected=", ".join(known), hint=did_you_mean(name, known))
+        raise TvgError(
+            path,
+            f"no such {kind.__name__.lower()}",
+            got=name,
+            expected=", ".join(known),
+            hint=did_you_mean(name, known),
+        )
     return check(kind, read_yaml(path), path)
 
 

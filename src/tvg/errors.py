@@ -4,11 +4,11 @@
 class TvgError(Exception):
     """A problem that the user can mend.
 
-    >>> print(TvgError("a.yaml", "unknown key", got="stpes", expected="one of steps, seed", hint="did you mean 'steps'?"))
+    >>> print(TvgError("a.yaml", "unknown key", got="stpes", expected="one of steps, seed", hint="see README"))
     a.yaml: unknown key
       got:      stpes
       expected: one of steps, seed
-      hint:     did you mean 'steps'?
+      hint:     see README
     """
 
     def __init__(self, where: object, what: str, *, got: object, expected: object, hint: str):

@@ -13,7 +13,16 @@ from tvg.report.layout import Table, load_all
 from tvg.resolve import Resolver, Run
 from tvg.sample import write_lines
 from tvg.spec import (
-    Closed, DatasetIdentity, DataSpec, EvaluationSpec, Floor, FramesSpec, Model, SamplesSpec, StageSpec, TrainedModel,
+    Closed,
+    DatasetIdentity,
+    DataSpec,
+    EvaluationSpec,
+    Floor,
+    FramesSpec,
+    Model,
+    SamplesSpec,
+    StageSpec,
+    TrainedModel,
 )
 from tvg.store import Store, identify, read_spec, read_stage
 
@@ -80,7 +89,10 @@ class Plan:
             case SamplesSpec():
                 return [self.store.samples(_without_verbs(spec))]
             case EvaluationSpec():
-                return [*self._model_inputs(spec.model), *self._data_inputs(spec.data, not isinstance(spec.model, Floor))]
+                return [
+                    *self._model_inputs(spec.model),
+                    *self._data_inputs(spec.data, not isinstance(spec.model, Floor)),
+                ]
             case DatasetIdentity():
                 return []
             case _:
@@ -96,7 +108,10 @@ class Plan:
                 return []
 
     def _data_inputs(self, data: DataSpec, frames: bool = True) -> list[Path]:
-        return [self.store.samples(data.samples), *(self.store.shards(data.frames, self.scale.shards) if frames else [])]
+        return [
+            self.store.samples(data.samples),
+            *(self.store.shards(data.frames, self.scale.shards) if frames else []),
+        ]
 
     def metrics(self, names: Iterable[str] | None = None) -> list[str]:
         """The metrics files of the tables `names` (default: of every run)."""
@@ -136,7 +151,7 @@ class Plan:
                     path.unlink()  # its numbers belong to an older plan
 
     def _forget(self) -> set[tuple[str, str]]:
-        """Delete the pointers of arms and seeds that the configured experiments no longer have; which arms those were."""
+        """Delete the pointers of arms and seeds that configured experiments no longer have; which arms those were."""
         gone = set()
         for name in {name for name, _, _ in self.runs}:
             for path in self.store.root.glob(f"{name}/*/seed-*.json"):
@@ -149,11 +164,16 @@ class Plan:
     def _point(self, run: Run) -> bool:
         """Write the run's pointer file where it changed; True if an older one stood there."""
         path = self.store.pointer(run.experiment, run.arm, run.seed)
-        pointer = json.dumps({
-            "experiment": run.experiment, "arm": run.arm, "seed": run.seed,
-            "stages": {name: identify(spec) for name, spec in run.stages.items()},
-            "evaluations": {name: identify(spec) for name, spec in run.evaluations.items()},
-        }, indent=1)
+        pointer = json.dumps(
+            {
+                "experiment": run.experiment,
+                "arm": run.arm,
+                "seed": run.seed,
+                "stages": {name: identify(spec) for name, spec in run.stages.items()},
+                "evaluations": {name: identify(spec) for name, spec in run.evaluations.items()},
+            },
+            indent=1,
+        )
         before = path.read_text(encoding="utf-8").strip() if path.exists() else None
         if before != pointer:
             write_lines(path, [pointer])

@@ -18,8 +18,11 @@ def render(prompt: Prompt, sample: Sample) -> list[dict[str, str]]:
     """Chat messages of the sample's task; {query} and {masked} are replaced literally, whatever the query holds."""
     if sample.task not in prompt.texts:
         raise TvgError(
-            f"prompt for sample {sample.id}", "no text for this task", got=sample.task,
-            expected=f"one of {', '.join(prompt.texts)}", hint="add the task to the prompt file's texts",
+            f"prompt for sample {sample.id}",
+            "no text for this task",
+            got=sample.task,
+            expected=f"one of {', '.join(prompt.texts)}",
+            hint="add the task to the prompt file's texts",
         )
     text = prompt.texts[sample.task].strip()
     text = text.replace("{masked}", sample.masked or "").replace("{query}", sample.query.strip())

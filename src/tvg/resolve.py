@@ -68,7 +68,9 @@ class Resolver:
         path = self.folder / "experiments" / f"{name}.yaml"
         if not path.exists():
             known = sorted(p.stem for p in path.parent.glob("*.yaml"))
-            raise TvgError(path, "no such experiment", got=name, expected=", ".join(known), hint=did_you_mean(name, known))
+            raise TvgError(
+                path, "no such experiment", got=name, expected=", ".join(known), hint=did_you_mean(name, known)
+            )
         return read_yaml(path)
 
     def arms(self, name: str) -> list[str]:
@@ -95,8 +97,11 @@ class Resolver:
             for key in overlay:
                 if key not in self.scale.may_set:
                     raise TvgError(
-                        f"{self.folder}/scales/{self.config.scale}.yaml: set.{kind}.{key}", "a scale may not set this",
-                        got=key, expected=", ".join(self.scale.may_set), hint="list it under may_set if it is a size",
+                        f"{self.folder}/scales/{self.config.scale}.yaml: set.{kind}.{key}",
+                        "a scale may not set this",
+                        got=key,
+                        expected=", ".join(self.scale.may_set),
+                        hint="list it under may_set if it is a size",
                     )
         for stage in content.get("stages", {}).values():
             stage |= overlays.get(stage.get("kind"), {})
@@ -119,8 +124,11 @@ class Resolver:
         if source == "scratch":
             if self.scale.scratch is None:
                 raise TvgError(
-                    f"{self.folder}/scales/{self.config.scale}.yaml", "this scale trains nothing from scratch",
-                    got="init: scratch", expected="scratch: {text, vision}", hint="use `init: base`",
+                    f"{self.folder}/scales/{self.config.scale}.yaml",
+                    "this scale trains nothing from scratch",
+                    got="init: scratch",
+                    expected="scratch: {text, vision}",
+                    hint="use `init: base`",
                 )
             return ScratchModel(**self.scale.scratch.model_dump())
         if source in FLOORS:
@@ -139,15 +147,21 @@ class Resolver:
         where = f"{self.folder}/experiments/{name}.yaml" + ("" if arm == MAIN else f": arm '{arm}'")
         if stage not in experiment.stages:
             known = ["base", "scratch", *FLOORS, *experiment.stages]
-            raise TvgError(where, "no such stage", got=stage, expected=", ".join(known), hint=did_you_mean(stage, known))
+            raise TvgError(
+                where, "no such stage", got=stage, expected=", ".join(known), hint=did_you_mean(stage, known)
+            )
         written = experiment.stages[stage]
         self._refuse_cycle(experiment, stage, where)
         own = {key: getattr(written, key) for key in type(written).model_fields if key not in StageSource.model_fields}
         own["seed"] = seed if written.seed is None else written.seed
         shared = {
-            **own, "version": VERSIONS[written.kind], "init": self.model(written.init, name, arm, seed),
+            **own,
+            "version": VERSIONS[written.kind],
+            "init": self.model(written.init, name, arm, seed),
             "data": self._data(written.data, self.scale.data, set(written.tasks)),
-            "prompt": self._prompt(written.prompt or experiment.prompt, experiment.inversion_prompt, set(written.tasks)),
+            "prompt": self._prompt(
+                written.prompt or experiment.prompt, experiment.inversion_prompt, set(written.tasks)
+            ),
         }
         if written.kind == "sft":
             return SftSpec(**shared)
@@ -161,7 +175,10 @@ class Resolver:
         while stage in experiment.stages:
             if stage in seen:
                 raise TvgError(
-                    where, "stages start from each other", got=" -> ".join([*seen, stage]), expected="an end at base or scratch",
+                    where,
+                    "stages start from each other",
+                    got=" -> ".join([*seen, stage]),
+                    expected="an end at base or scratch",
                     hint="change one `init:`",
                 )
             seen.append(stage)
@@ -173,7 +190,10 @@ class Resolver:
             settings = settings.model_copy(update={"tasks": ("ground",)})
         tasks = set(settings.tasks)
         return EvaluationSpec(
-            version=VERSIONS["evaluation"], benchmark=benchmark, model=model, settings=settings,
+            version=VERSIONS["evaluation"],
+            benchmark=benchmark,
+            model=model,
+            settings=settings,
             data=self._data(benchmark, self.scale.benchmarks, tasks),
             prompt=self._prompt(experiment.prompt, experiment.inversion_prompt, tasks),
             versions=_versions(["format", *(["verbs"] if tasks & set(INVERSION_TASKS) else [])]),
@@ -187,12 +207,17 @@ class Resolver:
     def _samples(self, role: str, roles: dict[str, Role], verbs_needed: bool) -> SamplesSpec:
         if role not in roles:
             raise TvgError(
-                f"{self.folder}/scales/{self.config.scale}.yaml", "this scale maps no such role", got=role,
-                expected=", ".join(roles), hint=did_you_mean(role, list(roles)),
+                f"{self.folder}/scales/{self.config.scale}.yaml",
+                "this scale maps no such role",
+                got=role,
+                expected=", ".join(roles),
+                hint=did_you_mean(role, list(roles)),
             )
         backend = self.scale.verbs if verbs_needed else None
         return SamplesSpec(
-            dataset=read_dataset(self.folder / "datasets", roles[role].dataset), split=roles[role].split, verbs=backend,
+            dataset=read_dataset(self.folder / "datasets", roles[role].dataset),
+            split=roles[role].split,
+            verbs=backend,
             verbs_version=verbs.VERSIONS[backend] if backend else None,
         )
 
@@ -220,7 +245,10 @@ def _edit(content: dict[str, Any], path: str, value: Any, where: str) -> None:
         if not isinstance(node.get(part), dict):
             here = ".".join(parents[: depth + 1])
             raise TvgError(
-                where, f"this arm edits a missing path: {path}", got=here, expected=", ".join(map(str, node)),
+                where,
+                f"this arm edits a missing path: {path}",
+                got=here,
+                expected=", ".join(map(str, node)),
                 hint=did_you_mean(part, list(map(str, node))),
             )
         node = node[part]

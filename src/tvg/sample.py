@@ -79,7 +79,8 @@ def write_lines(path: Path, lines: Iterable[str]) -> int:
     partial = path.with_name(path.name + ".partial")
     count = 0
     with partial.open("w", encoding="utf-8") as out:
-        for count, line in enumerate(lines, 1):
+        for line in lines:
             out.write(line + "\n")
+            count += 1
     partial.replace(path)
     return count

@@ -26,7 +26,7 @@ class Segment(NamedTuple):
 
 
 def soft_iou(predicted: Segment, truth: Segment) -> float:
-    """Signed overlap over the hull, in (-1, 1] for ordered segments: negative is a gap, as a share of the hull (TAR-TVG).
+    """Signed overlap over the hull, in (-1, 1] for ordered segments; below 0, a gap as a share of the hull (TAR-TVG).
 
     A reversed segment is not repaired: the formula may then leave the range.
     """
@@ -47,7 +47,7 @@ def timed_iou(predicted: Segment, truth: Segment, duration: float, clamp: bool =
     """
     if duration <= 0:
         return 0.0
-    near = [1 - abs(p - t) / duration for p, t in zip(predicted, truth)]
+    near = [1 - abs(p - t) / duration for p, t in zip(predicted, truth, strict=True)]
     if clamp:
         near = [max(0.0, n) for n in near]
     return tiou(predicted, truth) * near[0] * near[1]

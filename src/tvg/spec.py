@@ -100,7 +100,7 @@ class SftSettings(Optimiser, _Mixture):
 
 
 class GrpoSettings(Optimiser, _Mixture):
-    """Group-relative policy optimisation. Defaults are the released Time-R1 family's (systems.md 1.3, 2.3, section 8)."""
+    """Group-relative policy optimisation. Defaults are the released Time-R1 family's (systems.md 1.3, 2.3, 8)."""
 
     kind: Literal["grpo"] = "grpo"
     prompts_per_step: PositiveInt = 8

@@ -12,7 +12,14 @@ from pydantic import TypeAdapter
 from tvg.errors import TvgError
 from tvg.sample import write_lines
 from tvg.spec import (
-    Closed, DatasetIdentity, EvaluationSpec, FramesSpec, SamplesSpec, StageSpec, canonical, digest,
+    Closed,
+    DatasetIdentity,
+    EvaluationSpec,
+    FramesSpec,
+    SamplesSpec,
+    StageSpec,
+    canonical,
+    digest,
 )
 
 FOLDERS = ("specs", "samples", "frames", "stages", "evaluations", "tables", "plots", "logs", "benchmarks")
@@ -70,7 +77,7 @@ class Store:
         return self.root / "evaluations" / (spec if isinstance(spec, str) else identify(spec))
 
     def dataset(self, identity: DatasetIdentity) -> Path:
-        """Drawn data sets are addressed by content; a downloaded one keeps its plain name, so that files are adopted."""
+        """A drawn data set is addressed by content; a downloaded one keeps its name, so that files are adopted."""
         return self.data / (f"{identity.name}-{digest(identity)}" if identity.kind == "mini" else identity.name)
 
     def videos(self, identity: DatasetIdentity) -> Path:
@@ -99,6 +106,9 @@ def _read(path: Path | str) -> dict:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TvgError(
-            path, "cannot read this spec", got=error, expected="a JSON file that planning wrote",
+            path,
+            "cannot read this spec",
+            got=error,
+            expected="a JSON file that planning wrote",
             hint="run `snakemake -n` to plan again",
         ) from error

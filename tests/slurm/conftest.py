@@ -29,33 +29,39 @@ def configuration(folder: Path) -> str:
     lines = [
         "ClusterName=test", f"SlurmctldHost={host}(127.0.0.1)", f"SlurmctldPort={control}", "SlurmUser=root",
         f"StateSaveLocation={folder}/state", f"SlurmdSpoolDir={folder}/spool/%n", f"SlurmctldPidFile={folder}/ctld.pid",
-        f"SlurmdPidFile={folder}/slurmd-%n.pid", f"SlurmctldLogFile={folder}/ctld.log", f"SlurmdLogFile={folder}/%n.log",
+        f"SlurmdPidFile={folder}/slurmd-%n.pid", f"SlurmctldLogFile={folder}/ctld.log",
+        f"SlurmdLogFile={folder}/%n.log",
         "AuthType=auth/munge", "AuthInfo=cred_expire=15", "ProctrackType=proctrack/linuxproc", "TaskPlugin=task/none",
         "SelectType=select/cons_tres", "SelectTypeParameters=CR_Core", "SlurmdParameters=config_overrides",
         "MinJobAge=600", "ReturnToService=2", "JobRequeue=1", "MpiDefault=none", "GresTypes=gpu",
     ]  # fmt: skip
     for name, port in zip(("n1", "n2"), nodes, strict=True):
-        lines.append(
-            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory=500000 Gres=gpu:1 State=UNKNOWN"
-        )
-    lines += ["PartitionName=cpu Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP", "PartitionName=gpu Nodes=n1,n2 State=UP"]
+        where = f"NodeHostname={host} NodeAddr=127.0.0.1 Port={port}"
+        lines.append(f"NodeName={name} {where} CPUs=8 RealMemory=500000 Gres=gpu:1 State=UNKNOWN")
+    lines += [
+        "PartitionName=cpu Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP",
+        "PartitionName=gpu Nodes=n1,n2 State=UP",
+    ]
     return "\n".join(lines) + "\n"
 
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory):
     """Start the daemons, wait until both nodes are idle, and stop them afterwards."""
-    absent = [program for program in PROGRAMS if shutil.which(program) is None and not Path("/usr/sbin", program).exists()]
+    absent = [
+        program for program in PROGRAMS if shutil.which(program) is None and not Path("/usr/sbin", program).exists()
+    ]
     if absent or os.geteuid() != 0:
-        pytest.skip(f"a real SLURM needs root and {', '.join(absent) or 'nothing more'}: apt-get install slurm-wlm munge")
+        pytest.skip(
+            f"a real SLURM needs root and {', '.join(absent) or 'nothing more'}: apt-get install slurm-wlm munge"
+        )
     if CONF.exists() and "ClusterName=test" not in CONF.read_text():
         pytest.skip(f"{CONF} belongs to another cluster")
     folder = tmp_path_factory.mktemp("slurm")
     for name in ("state", "spool/n1", "spool/n2", "dev"):
         (folder / name).mkdir(parents=True)
-    for number, node in enumerate(("n1", "n2")):
-        device = folder / "dev" / f"nvidia{number}"
-        os.mknod(device, 0o20666, os.makedev(1, 3))
+    for number in range(2):
+        os.mknod(folder / "dev" / f"nvidia{number}", 0o20666, os.makedev(1, 3))
     gres = "".join(f"NodeName={node} Name=gpu File={folder}/dev/nvidia{k}\n" for k, node in enumerate(("n1", "n2")))
     CONF.parent.mkdir(exist_ok=True)
     CONF.write_text(configuration(folder))
@@ -81,7 +87,9 @@ def slurm(tmp_path_factory):
 def _wait_until_idle(folder: Path, seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        states = subprocess.run(["sinfo", "-h", "-N", "-p", "cpu", "-o", "%T"], capture_output=True, text=True).stdout.split()
+        states = subprocess.run(
+            ["sinfo", "-h", "-N", "-p", "cpu", "-o", "%T"], capture_output=True, text=True
+        ).stdout.split()
         if states == ["idle", "idle"]:
             return
         time.sleep(0.3)

@@ -15,6 +15,7 @@ from tests.conftest import REPO
 from tests.training import QUICK, frozen, graded, grpo_spec, make_store, same_rows, untrained, weights_of
 from tvg.errors import TvgError
 from tvg.model.plain import PlainPolicy
+from tvg.model.question import visible
 from tvg.sample import INVERSION_TASKS
 from tvg.spec import Lora, RewardSettings, Runtime
 from tvg.train import grpo, inputs
@@ -146,7 +147,7 @@ def test_inversion_tasks_see_the_true_segment_alone(trained):
     order = schedule(spec, samples)
     assert {sample.task for sample in order} > {"ground"}
     for sample in order:
-        frames = inputs.visible(sample, cache)
+        frames = visible(sample, cache[sample.video])
         assert len(frames) == (6 if sample.task in INVERSION_TASKS else 16)  # 2.1 to 5.4 s of 8 s at 2 FPS
 
 

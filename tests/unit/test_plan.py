@@ -65,7 +65,9 @@ def test_all_arms_share_one_base(folder, tmp_path):
 def test_an_edit_in_one_arm_changes_that_arm_only(folder, tmp_path):
     before = stages(plan(folder, tmp_path))
     path = folder / "experiments" / "invert4tvg.yaml"
-    path.write_text(path.read_text().replace("cosine: {rewards.verbs.match: cosine}", "cosine: {rewards.verbs.weight: 0.5}"))
+    path.write_text(
+        path.read_text().replace("cosine: {rewards.verbs.match: cosine}", "cosine: {rewards.verbs.weight: 0.5}")
+    )
     after = stages(plan(folder, tmp_path))
     assert {key for key in before if before[key] != after[key]} == {("invert4tvg", "cosine", "grpo")}
 
@@ -126,7 +128,9 @@ def test_a_seed_that_is_no_longer_configured_leaves_no_pointer(folder, tmp_path)
     left = plan(folder, tmp_path, experiments=["time_r1"])
     left.freeze()
     assert left.store.pointer("time_r1", "main", 0).exists() and not left.store.pointer("time_r1", "main", 1).exists()
-    assert left.store.pointer("invert4tvg", "main", 1).exists(), "an experiment that was not asked for keeps its pointers"
+    assert left.store.pointer("invert4tvg", "main", 1).exists(), (
+        "an experiment that was not asked for keeps its pointers"
+    )
 
 
 def test_seeds_multiply_arms_and_limit_enters_the_spec(folder, tmp_path):
@@ -148,11 +152,12 @@ def test_every_input_of_a_job_is_the_output_of_another(folder, tmp_path):
         assert set(made.inputs(ident)) <= outputs
 
 
-def test_the_default_hash_is_golden(folder, tmp_path):
+@pytest.mark.parametrize(("name", "arm"), [("time_r1", "main"), ("time_r1", "finetune"), ("invert4tvg", "main")])
+def test_hashes_are_golden(folder, tmp_path, name, arm):
     """A changed default or a renamed field would retrain everything that anyone ever trained."""
-    ident = identify(plan(folder, tmp_path, scale="3b").runs["time_r1", "finetune", 0].stages["grpo"])
+    ident = identify(plan(folder, tmp_path, scale="3b").runs[name, arm, 0].stages["grpo"])
     golden = json.loads((REPO / "tests" / "unit" / "golden_specs.json").read_text())
-    assert ident == golden["3b/time_r1-finetune/grpo"], (
+    assert ident == golden[f"3b/{name}-{arm}/grpo"], (
         "this spec hashes differently; if that is intended, update tests/unit/golden_specs.json and say so in CHANGELOG"
     )
 

@@ -8,7 +8,9 @@ import torch
 
 from tests.training import QUICK, SECONDS, frozen, make_store, same_rows, sft_spec, untrained, weights_of
 from tvg.errors import TvgError
+from tvg.model import question
 from tvg.model.plain import PlainPolicy
+from tvg.model.question import visible
 from tvg.prompts import target
 from tvg.sample import read_samples
 from tvg.spec import Lora, Runtime
@@ -72,8 +74,7 @@ def test_loss_is_of_the_response_alone_end_token_included_and_sees_pixels(tmp_pa
 
     first = sft.train(sft_spec(steps=1, batch=2, seed=0, learning_rate=2e-3), store, QUICK, "cpu")
     assert Metrics(first).rows()[0]["train/loss"] == Metrics(folder).rows()[0]["train/loss"]
-    visible = inputs.visible
-    monkeypatch.setattr(inputs, "visible", lambda *a: replace_pixels(visible(*a)))
+    monkeypatch.setattr(question, "visible", lambda *a: replace_pixels(visible(*a)))
     other = sft.train(sft_spec(steps=1, batch=2, learning_rate=3e-3), store, QUICK, "cpu")
     assert Metrics(other).rows()[0]["train/loss"] != Metrics(folder).rows()[0]["train/loss"]
 
@@ -88,7 +89,7 @@ def test_an_inversion_task_sees_the_true_segment_alone(trained):
     _, spec, store = trained
     cache = FrameCache(store.frames(spec.data.frames))
     sample = next(read_samples(store.samples(spec.data.samples)))
-    whole, clip = inputs.visible(sample, cache), inputs.visible(sample.with_task("describe"), cache)
+    whole, clip = (visible(sample.with_task(task), cache[sample.video]) for task in ("ground", "describe"))
     assert len(whole) == SECONDS * 2
     first, last = 5, 11  # on screen from 2.5 s on, inside 2.1 to 5.4 s at 2 FPS
     assert (clip.pixels == whole.pixels[first:last]).all() and len(clip) == last - first

@@ -43,7 +43,13 @@ def test_published_file(real_data, tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"timestamp": [4.0, 1.0]}, {"timestamp": [120, 14220]}, {"timestamp": [1]}, {"duration": None}, {"timestamp": "1-4"}],
+    [
+        {"timestamp": [4.0, 1.0]},
+        {"timestamp": [120, 14220]},
+        {"timestamp": [1]},
+        {"duration": None},
+        {"timestamp": "1-4"},
+    ],
 )
 def test_a_broken_item_is_listed_with_its_reason(tmp_path, change):
     loaded = datasets.load(write(tmp_path, [ITEM, ITEM | change]), "train", tmp_path)

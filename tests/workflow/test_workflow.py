@@ -56,13 +56,17 @@ def demo(tmp_path_factory):
 
 def test_snakefile_is_clean():
     for command in (["snakemake", "--lint"], ["snakefmt", "--check", "Snakefile", "rules"]):
-        done = subprocess.run([BIN / command[0], *command[1:]], cwd=REPO, capture_output=True, text=True, env=ENVIRONMENT)
+        done = subprocess.run(
+            [BIN / command[0], *command[1:]], cwd=REPO, capture_output=True, text=True, env=ENVIRONMENT
+        )
         assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_python_is_clean():
     for command in (["check"], ["format", "--check"]):
-        done = subprocess.run([BIN / "ruff", *command, "src", "tests", "benchmarks"], cwd=REPO, capture_output=True, text=True)
+        done = subprocess.run(
+            [BIN / "ruff", *command, "src", "tests", "benchmarks"], cwd=REPO, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stdout
 
 
@@ -131,10 +135,11 @@ def test_an_interrupted_run_continues(tmp_path):
     """Ctrl-C in the middle of a training: the checkpoint stays, and the next call finishes it."""
     folder = small(tmp_path)
     edit(folder / "config" / "scales" / "mini.yaml", set__grpo__steps=30)
-    command = [BIN / "snakemake", "--snakefile", REPO / "Snakefile", "--directory", folder, "--cores", "1", "tables"]
-    only = ["--config", "experiments=[time_r1]"]
-    process = subprocess.Popen([*command[:-1], "--until", "train", "tables", *only], env=ENVIRONMENT, start_new_session=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    command = [BIN / "snakemake", "--snakefile", REPO / "Snakefile", "--directory", folder, "--cores", "1", "demo"]
+    process = subprocess.Popen(
+        [*command, "--until", "train"], env=ENVIRONMENT, start_new_session=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
     try:
         stage = _wait_for(folder, "results/mini/stages/grpo-*/checkpoints/checkpoint-*")
         os.killpg(process.pid, signal.SIGINT)
@@ -143,7 +148,7 @@ def test_an_interrupted_run_continues(tmp_path):
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode != 0 and not (stage / "model.done").exists()
-    snakemake(folder, str((stage / "model.done").relative_to(folder)), "--rerun-incomplete", *only)
+    snakemake(folder, str((stage / "model.done").relative_to(folder)), "--rerun-incomplete")
     steps = [json.loads(line)["step"] for line in (stage / "metrics.jsonl").open()]
     assert (stage / "model.done").exists() and steps == sorted(set(steps)) and steps[-1] == 30
 

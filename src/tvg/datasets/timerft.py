@@ -1,7 +1,7 @@
 """TimeRFT, the 2,500 queries that Time-R1 is post-trained on: a JSON list, some items a cut of a longer file.
 
 The videos come from six collections and must be brought by the user; annotations are cleaned as for any training
-(systems.md 3). Quirks: data_quirks of systems.md 3 and the overruns that `clean` cuts or rejects.
+(systems.md 3): `clean` cuts or rejects the segments that overrun their video, some by hours.
 """
 
 import json
@@ -32,7 +32,7 @@ class Split(Closed):
 
 
 class Settings(Closed):
-    """files: what lies under annotations/. videos_from: where a person gets the videos. may_lose: as for Charades-STA."""
+    """files: what lies under annotations/. videos_from: where a person gets the videos. Else as for Charades-STA."""
 
     licence: str
     splits: dict[Name, Split]

@@ -7,9 +7,17 @@ from tvg.sample import INVERSION_TASKS, Sample
 from tvg.spec import Prompt
 from tvg.video.decode import Frames
 
+LONGER = 1.0  # seconds by which a file must exceed its stated clip to be the uncut file (systems.md 8, row 6)
+
 
 def visible(sample: Sample, frames: Frames) -> Frames:
-    """The frames that the task may see: an inversion task only the true segment, every other the whole clip."""
+    """The frames that the task may see: an inversion task only the true segment, every other the whole clip.
+
+    A sample with a `clip` sees that part of its file, unless the file is the cut already. Frames stay those of the
+    file's own sampling times: a clip that starts between two of them starts at the later one, at most 1 / fps off.
+    """
+    if sample.clip is not None and frames.duration > sample.duration + LONGER:
+        frames = frames.crop(sample.clip)
     return frames.crop(sample.segments[0]) if sample.task in INVERSION_TASKS else frames
 
 

@@ -22,7 +22,18 @@ from tvg.rewards.verbs import verbs_reward
 from tvg.sample import INVERSION_TASKS
 from tvg.spec import AnswerContract, RewardSettings
 
-__all__ = ["OPTIONS", "REWARDS", "TASKS", "VERSIONS", "Reward", "Rollout", "applicable", "check", "score", "weighted_sum"]
+__all__ = [
+    "OPTIONS",
+    "REWARDS",
+    "TASKS",
+    "VERSIONS",
+    "Reward",
+    "Rollout",
+    "applicable",
+    "check",
+    "score",
+    "weighted_sum",
+]
 
 REWARDS: dict[str, Reward] = {
     "format": format_reward,

@@ -4,14 +4,13 @@ from pathlib import Path
 
 from transformers import TrainingArguments
 
+from tvg.model.load import dtype_for
 from tvg.spec import GrpoSpec, Runtime, SftSpec
 
 
 def precision(runtime: Runtime, device: str) -> str:
     """The type that matrices are multiplied in: 'float32' or 'bfloat16'."""
-    if runtime.precision != "auto":
-        return runtime.precision
-    return "bfloat16" if device.startswith("cuda") else "float32"
+    return str(dtype_for(runtime.precision, device)).removeprefix("torch.")
 
 
 def rows_per_pass(total: int, at_most: int, group: int = 1) -> int:

@@ -1,4 +1,4 @@
-"""What a training reads: samples whose videos have frames, and each sample as the model sees it."""
+"""What a training reads: samples whose videos have frames, and their contexts, made ahead of the model."""
 
 import json
 import logging
@@ -10,13 +10,11 @@ from pathlib import Path
 import torch
 
 from tvg.errors import TvgError
-from tvg.model.policy import Context, Policy
-from tvg.prompts import render
-from tvg.sample import INVERSION_TASKS, Sample, read_samples, write_lines
-from tvg.spec import DataSpec, Prompt
+from tvg.model.policy import Context
+from tvg.sample import Sample, read_samples, write_lines
+from tvg.spec import DataSpec
 from tvg.store import Store
 from tvg.video.cache import FrameCache
-from tvg.video.decode import Frames
 
 log = logging.getLogger(__name__)
 MOST_SKIPPED = 0.05  # share of samples without frames above which a training would be of something else
@@ -46,26 +44,6 @@ def read(data: DataSpec, store: Store, folder: Path) -> tuple[list[Sample], Fram
 def _reason(sample: Sample, cache: FrameCache) -> str:
     reason = cache.failures.get(sample.video, "not in the frame cache")
     return json.dumps({"id": sample.id, "video": sample.video, "reason": reason}, ensure_ascii=False)
-
-
-def visible(sample: Sample, cache: FrameCache) -> Frames:
-    """The frames that the sample's task may see: an inversion task the true segment, every other the whole clip."""
-    frames = cache[sample.video]
-    return frames.crop(sample.segments[0]) if sample.task in INVERSION_TASKS else frames
-
-
-def context(policy: Policy, prompt: Prompt, sample: Sample, cache: FrameCache) -> Context:
-    """The sample's prompt and video, ready for the model. Raises TvgError where the video did not get in."""
-    made = policy.encode_group(render(prompt, sample), visible(sample, cache))
-    if made.pixels is None or made.grid is None or not made.seconds_per_grid:
-        raise TvgError(
-            f"sample {sample.id}",
-            "the prompt was encoded without its video",
-            got=f"grid {made.grid}, seconds per grid {made.seconds_per_grid}",
-            expected="pixels, their grid and their time step",
-            hint="the policy's encode_group must not drop the frames it is given",
-        )
-    return made
 
 
 class Ahead:

@@ -17,6 +17,7 @@ from tvg.errors import TvgError
 from tvg.model.adapt import apply
 from tvg.model.load import load, save
 from tvg.model.policy import Policy
+from tvg.model.question import context
 from tvg.model.sight import sees_video
 from tvg.sample import Sample, write_lines
 from tvg.spec import GrpoSpec, Runtime, SftSpec, canonical
@@ -68,7 +69,7 @@ def train(spec: SftSpec | GrpoSpec, store: Store, runtime: Runtime, build: Build
         try:
             with Run(folder, device, precision(runtime, device), runtime.policy) as run:
                 job = _job(spec, store, runtime, device, folder, run, stop)
-                _check_sight(job)
+                run.facts["sees_video"] = _sight(job)
                 _run(build(job), folder)
                 save(job.policy, folder / "model")
         except signals.Interrupted as stopped:
@@ -94,7 +95,7 @@ def _job(spec, store, runtime, device, folder, run, stop) -> Job:
     policy = _policy(spec, store, runtime, device)
     threads = 0 if device == "cpu" else min(MOST_THREADS, os.cpu_count() or 1)  # a CPU's cores are the model's
     contexts = inputs.Ahead(
-        lambda position: inputs.context(policy, spec.prompt, order[position], cache),
+        lambda position: context(policy, spec.prompt, order[position], cache[order[position].video]),
         len(order),
         per_step(spec),
         threads,
@@ -115,8 +116,11 @@ def _policy(spec, store, runtime, device) -> Policy:
     return policy
 
 
-def _check_sight(job: Job) -> None:
-    """Stacks that lose the pixels on the way say nothing: ask the model whether it sees the first sample's video."""
+def _sight(job: Job) -> float:
+    """Stacks that lose the pixels on the way say nothing: by how much does the first sample's video move the model?
+
+    In nats of a log-probability. Raises TvgError where it is 0: such a training would be on text alone.
+    """
     change = sees_video(job.policy, job.contexts.make(0))
     if not change > 0:
         raise TvgError(
@@ -127,6 +131,7 @@ def _check_sight(job: Job) -> None:
             hint="a policy that drops pixel_values trains on text alone: compare with the plain policy",
         )
     log.info("the model sees the video: log-probabilities change by up to %.3g nats when it is negated", change)
+    return change
 
 
 def _run(trainer: Trainer, folder: Path) -> None:
