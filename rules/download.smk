@@ -16,6 +16,8 @@ rule fetch:
     params:
         spec=lambda wildcards: plan.store.spec(wildcards.dataset),
         data=DATA,
+    message:
+        "fetch {wildcards.dataset}"
     shell:
         "tvg download {params.spec:q} --data {params.data:q} --jobs {threads} --log {log:q}"
 
@@ -35,5 +37,7 @@ rule annotations:
     params:
         spec=lambda wildcards: plan.store.spec(wildcards.annotations),
         data=DATA,
+    message:
+        "read annotations {wildcards.annotations}"
     shell:
         "tvg annotations {params.spec:q} --data {params.data:q} --log {log:q}"

@@ -17,5 +17,7 @@ rule evaluate:
     threads: 1
     params:
         spec=lambda wildcards: plan.store.spec(wildcards.evaluation),
+    message:
+        "evaluate {wildcards.evaluation}"
     shell:
         "exec tvg evaluate {params.spec:q} --threads {threads} --log {log:q}"

@@ -19,6 +19,8 @@ rule frames:
         spec=lambda wildcards: plan.store.spec(wildcards.frames),
         of=SHARDS,
         data=DATA,
+    message:
+        "decode {wildcards.frames}, shard {wildcards.shard}"
     shell:
         "tvg cache {params.spec:q} --shard {wildcards.shard} --of {params.of}"
         " --data {params.data:q} --jobs {threads} --log {log:q}"

@@ -22,6 +22,8 @@ rule table:
         "../envs/tvg.yaml"
     params:
         results=ROOT,
+    message:
+        "write table {wildcards.table}"
     shell:
         "tvg table {wildcards.table} --results {params.results:q} --log {log:q}"
 
@@ -48,5 +50,7 @@ rule page:
     params:
         results=ROOT,
         tables=lambda wildcards: plan.pages(wildcards.pages),
+    message:
+        "write report {wildcards.pages}"
     shell:
         "tvg report {wildcards.pages} --results {params.results:q} --tables {params.tables} --log {log:q}"

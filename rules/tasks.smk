@@ -16,5 +16,7 @@ rule tasks:
         "../envs/tvg.yaml"
     params:
         spec=lambda wildcards: plan.store.spec(wildcards.samples),
+    message:
+        "make tasks {wildcards.samples}"
     shell:
         "tvg tasks {params.spec:q} --log {log:q}"

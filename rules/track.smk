@@ -32,5 +32,7 @@ rule tracked:
     params:
         results=ROOT,
         uri=["--uri", plan.config.tracking_uri] if plan.config.tracking_uri else [],
+    message:
+        "log to MLflow: {wildcards.pages}"
     shell:
         "tvg track --results {params.results:q} {params.uri:q} --summary {output:q} --log {log:q}"

@@ -17,5 +17,7 @@ rule train:
     threads: 1
     params:
         spec=lambda wildcards: plan.store.spec(wildcards.stage),
+    message:
+        "train {wildcards.stage}"
     shell:
         "exec tvg train {params.spec:q} --threads {threads} --log {log:q}"

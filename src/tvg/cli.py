@@ -18,7 +18,7 @@ log = logging.getLogger("tvg")
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; a TvgError is printed without a traceback."""
     arguments = _parser().parse_args(argv)
-    _log_to(arguments.log)
+    _log_to(arguments.log, arguments.spec.stem if "spec" in arguments else arguments.run.__name__)
     try:
         return arguments.run(arguments) or 0
     except TvgError as error:
@@ -95,6 +95,7 @@ def train(a: argparse.Namespace) -> None:
     from tvg.store import read_stage
 
     spec, store = read_stage(a.spec), _store(a)
+    log.info("this stage serves %s", store.served(a.spec.stem))
     _threads(a.threads)
     from tvg.train import grpo, sft
 
@@ -106,6 +107,7 @@ def evaluate(a: argparse.Namespace) -> None:
     from tvg.store import read_spec
 
     spec, store = read_spec(EvaluationSpec, a.spec), _store(a)
+    log.info("this evaluation serves %s", store.served(a.spec.stem))
     _threads(a.threads)
     from tvg.evaluate.metrics import evaluate
     from tvg.evaluate.predict import predict
@@ -261,13 +263,14 @@ def _say(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
-def _log_to(path: str | None) -> None:
+def _log_to(path: str | None, job: str) -> None:
+    """To the terminal and, appended, to the job's log; `job` tells the lines of jobs apart that run side by side."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if path:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(path, mode="a"))
     logging.basicConfig(
-        level=logging.WARNING, handlers=handlers, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"
+        level=logging.WARNING, handlers=handlers, format=f"%(asctime)s {job}: %(message)s", datefmt="%H:%M:%S"
     )
     logging.getLogger("tvg").setLevel(logging.INFO)
 

@@ -83,6 +83,12 @@ class Store:
     def videos(self, identity: DatasetIdentity) -> Path:
         return self.dataset(identity) / "videos"
 
+    def served(self, ident: str) -> str:
+        """The runs whose pointers name this stage or evaluation, for people: `time_r1, invert4tvg-tvg_only`."""
+        named = {path.parent for path in self.root.glob("*/*/seed-*.json") if f'"{ident}"' in path.read_text()}
+        arms = sorted(f"{arm.parent.name}-{arm.name}".removesuffix("-main") for arm in named)
+        return ", ".join(arms) or "as a base"
+
     def freeze(self, spec: Closed) -> str:
         """Write the spec where jobs will read it, once; returns its id."""
         ident = identify(spec)

@@ -310,7 +310,8 @@ grpo.train(grpo_spec(steps=5, tasks=MIXED), Store(root / "results", root / "data
 def test_a_killed_run_resumes_to_the_same_curve(tmp_path, trained):
     straight, spec, _ = trained
     store = make_store(tmp_path)
-    environment = os.environ | {"PYTHONPATH": f"{REPO / 'src'}{os.pathsep}{REPO}"}
+    here = [str(REPO / "src"), str(REPO), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(here)}
     command = [sys.executable, "-c", KILLED, str(tmp_path), str(torch.get_num_threads())]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == -signal.SIGKILL, done.stderr

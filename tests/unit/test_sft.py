@@ -114,7 +114,8 @@ def test_the_split_into_passes_changes_nothing(tmp_path):
     losses = []
     for rows in (1, 4):
         store = make_store(tmp_path / str(rows))
-        folder = sft.train(sft_spec(steps=3), store, Runtime(gradient_checkpointing=rows == 1, rollouts_per_pass=rows))
+        runtime = Runtime(gradient_checkpointing=rows == 1, rollouts_per_pass=rows)
+        folder = sft.train(sft_spec(steps=3), store, runtime, "cpu")
         losses.append([row["train/loss"] for row in Metrics(folder).rows()])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 

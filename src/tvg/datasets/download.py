@@ -183,7 +183,7 @@ def unpack(archive: Path, folder: Path, wanted: Iterable[str]) -> None:
                 _stay_inside(archive, entry)
             by_name = {PurePosixPath(entry.filename).name: entry for entry in entries}
             new = [by_name[name] for name in wanted if name in by_name and not (folder / name).exists()]
-            for entry in progress(new, f"unpacking {archive.name}", unit="file"):
+            for entry in progress(new, f"unpacking {archive.name}", unit="files"):
                 _unpack_one(file, entry, folder / PurePosixPath(entry.filename).name)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise TvgError(

@@ -242,7 +242,7 @@ def _draw_all(settings: Settings, missing: list[tuple[str, int, Path]], jobs: in
 
 
 def _exhaust(drawing: Iterable[None], count: int) -> None:
-    for _ in progress(drawing, "drawing", "video", total=count):
+    for _ in progress(drawing, "drawing", "videos", total=count):
         pass
 
 

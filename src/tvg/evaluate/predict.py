@@ -114,7 +114,7 @@ def _model_rows(
         return
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     policy = load(spec.model, store, device=device, dtype=dtype_for(runtime.precision, device))
-    for batch in progress(_batches(seen, cache, runtime.evaluate_batch), "predicting", unit="batch"):
+    for batch in progress(_batches(seen, cache, runtime.evaluate_batch), "predicting", unit="batches"):
         yield from _answers(policy, spec, batch, cache)
 
 

@@ -58,7 +58,7 @@ def write_shard(
         todo = {v: video_dir / v for v in mine if not journal.holds(v, video_dir / v)}
         failures = {}
         log.info("%s: %d videos, %d already decoded", index_path.name, len(mine), len(mine) - len(todo))
-        for video, result in progress(decode_all(todo, settings, jobs, time_limit), "decoding", "video", len(todo)):
+        for video, result in progress(decode_all(todo, settings, jobs, time_limit), "decoding", "videos", len(todo)):
             if isinstance(result, Frames):
                 journal.append(video, result, (video_dir / video).stat().st_size)
             else:
