@@ -44,7 +44,7 @@ demo: $(READY)
 	exit $$status
 
 test: $(READY)
-	python -m pytest $(PYTEST)
+	python -m pytest --numprocesses=auto --dist=loadfile $(PYTEST)
 
 ui: $(READY)
 	@tvg ui --results $(RESULTS)
