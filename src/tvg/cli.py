@@ -1,6 +1,7 @@
 """`tvg <verb>`: each verb is one call into the package. Rules use the same lines that a person may paste."""
 
 import argparse
+import errno
 import json
 import logging
 import os
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from tvg.errors import TvgError
+from tvg.parse import PARSERS
 from tvg.store import Store
 
 log = logging.getLogger("tvg")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,9 +27,14 @@ def main(argv: list[str] | None = None) -> int:
     except TvgError as error:
         log.error("%s", error)
         return 1
-    except BrokenPipeError:
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        log.error("%s", _no_room(error))
+        return 1
 
 
 # ---------------------------------------------------------------- jobs of the workflow: one spec file each
@@ -161,8 +169,6 @@ def verbs(a: argparse.Namespace) -> int:
 
 
 def parse(a: argparse.Namespace) -> int:
-    from tvg.parse import PARSERS
-
     return _each_line(lambda row: {"segment": PARSERS[a.format](row["text"])})
 
 
@@ -214,6 +220,13 @@ def ui(a: argparse.Namespace) -> None:
 
 
 # ---------------------------------------------------------------- plumbing
+
+
+def _no_room(error: OSError) -> TvgError:
+    return TvgError(
+        error.filename or "disk", "no room left", got=error.strerror, expected="room for results and videos",
+        hint="make room and run the same command again: finished steps and the newest checkpoint are kept",
+    )  # fmt: skip
 
 
 def _store(a: argparse.Namespace) -> Store:
@@ -273,69 +286,88 @@ def _log_to(path: str | None, job: str) -> None:
         level=logging.WARNING, handlers=handlers, format=f"%(asctime)s {job}: %(message)s", datefmt="%H:%M:%S"
     )
     logging.getLogger("tvg").setLevel(logging.INFO)
+    sys.excepthook = lambda *raised: log.critical("unexpected error", exc_info=raised)  # into the job's log too
+
+
+Verb = Callable[[Callable, str, str], argparse.ArgumentParser]
 
 
 def _parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="tvg", description="Reinforcement learning for temporal video grounding.")
     verbs_ = top.add_subparsers(required=True, metavar="VERB")
 
-    def verb(run: Callable, text: str, example: str, name: str | None = None) -> argparse.ArgumentParser:
-        parser = verbs_.add_parser(name or run.__name__, help=text, description=text, epilog=f"example: {example}")
+    def verb(run: Callable, text: str, example: str) -> argparse.ArgumentParser:
+        example = f"example: tvg {run.__name__} {example}".replace("%", "%%")
+        parser = verbs_.add_parser(run.__name__, help=text, description=text, epilog=example)
         parser.set_defaults(run=run)
         parser.add_argument("--log", help="also append what is logged to this file")
         return parser
 
-    def job(run: Callable, text: str, example: str) -> argparse.ArgumentParser:
-        parser = verb(run, text, example)
-        parser.add_argument("spec", type=Path, help="a spec file, results/{scale}/specs/{id}.json")
-        return parser
+    _add_jobs(verb)
+    _add_reports(verb)
+    _add_commands(verb)
+    return top
 
-    for run, text in (
-        (download, "draw or download a data set's videos"),
-        (annotations, "read a split's annotations into samples"),
-        (cache, "decode one shard of a data set's videos"),
+
+def _add_jobs(verb: Verb) -> None:
+    """One spec file in, its place in the store out."""
+    for run, text, example in (
+        (download, "draw or download a data set's videos", "mini.videos-0123456789ab.json"),
+        (annotations, "read a split's annotations into samples", "mini.train-0123456789ab.json"),
+        (cache, "decode one shard of a data set's videos", "mini.frames-0123456789ab.json --shard 03 --of 64"),
+        (tasks, "extract the verbs of a split's queries", "mini.train.standin-0123456789ab.json"),
+        (train, "train one stage", "grpo-0123456789ab.json"),
+        (evaluate, "predict and score one evaluation", "charades_test-0123456789ab.json"),
     ):
-        parser = job(run, text, f"tvg {run.__name__} results/mini/specs/mini.videos-0123456789ab.json")
-        parser.add_argument("--data", type=Path, help="the root of all videos (default: data)")
-        parser.add_argument("--jobs", type=int, default=1, help="processes")
+        parser = verb(run, text, f"results/mini/specs/{example}")
+        parser.add_argument("spec", type=Path, help="a spec file, results/{scale}/specs/{id}.json")
+        if run in (download, annotations, cache):
+            parser.add_argument("--data", type=Path, help="the root of all videos (default: data)")
+            parser.add_argument("--jobs", type=int, default=1, help="processes")
         if run is cache:
-            parser.add_argument("--shard", required=True)
-            parser.add_argument("--of", type=int, required=True)
-    job(
-        tasks,
-        "extract the verbs of a split's queries",
-        "tvg tasks results/mini/specs/mini.train.standin-0123456789ab.json",
-    )
-    for run, text in ((train, "train one stage"), (evaluate, "predict and score one evaluation")):
-        parser = job(run, text, f"tvg {run.__name__} results/mini/specs/grpo-0123456789ab.json")
-        parser.add_argument("--threads", type=int)
+            parser.add_argument("--shard", required=True, help="which one, from 0")
+            parser.add_argument("--of", type=int, required=True, help="how many shards there are")
+        if run in (train, evaluate):
+            parser.add_argument("--threads", type=int, help="of one job (default: torch's own choice)")
 
-    parser = verb(table, "write one table", "tvg table invert4tvg_2 --results results/mini")
-    parser.add_argument("table")
-    parser.add_argument("--results", type=Path, required=True)
-    parser = verb(report, "write the report page and its plots", "tvg report demo --results results/mini --tables demo")
-    parser.add_argument("name")
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--tables", nargs="+", required=True)
-    parser = verb(track, "write everything that has run into MLflow", "tvg track --results results/mini")
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--uri", help="an MLflow server (default: the results root's mlflow.db)")
-    parser.add_argument("--follow", action="store_true", help="go on until stopped")
-    parser.add_argument("--parent", type=int, help="with --follow: stop when this process is gone")
-    parser.add_argument("--summary", type=Path, help="write what was done here, as JSON")
-    parser = verb(show, "print tables, and where their files lie", "tvg show demo --results results/mini")
-    parser.add_argument("tables", nargs="+")
-    parser.add_argument("--results", type=Path, required=True)
-    parser = verb(ui, "serve MLflow's pages of what has run", "tvg ui --results results/mini")
-    parser.add_argument("--results", type=Path, required=True)
-    parser.add_argument("--port", type=int, default=5000)
 
-    parser = verb(frames, "say which frames of a video are looked at, and when", "tvg frames video.mp4 --fps 2 --json")
+def _add_reports(verb: Verb) -> None:
+    """A scale's results folder in; tables, pages, MLflow out."""
+    for run, text, example in (
+        (table, "write one table", "invert4tvg_2 --results results/mini"),
+        (report, "write the report page and its plots", "demo --results results/mini --tables demo"),
+        (track, "write everything that has run into MLflow", "--results results/mini"),
+        (show, "print tables, and where their files lie", "demo --results results/mini"),
+        (ui, "serve MLflow's pages of what has run", "--results results/mini"),
+    ):
+        parser = verb(run, text, example)
+        parser.add_argument("--results", type=Path, required=True, help="the results of one scale")
+        if run is table:
+            parser.add_argument("table", help="a file of config/tables")
+        if run is report:
+            parser.add_argument("name", help="of the page")
+            parser.add_argument("--tables", nargs="+", required=True)
+        if run is show:
+            parser.add_argument("tables", nargs="+")
+        if run is track:
+            parser.add_argument("--uri", help="an MLflow server (default: the results root's mlflow.db)")
+            parser.add_argument("--follow", action="store_true", help="go on until stopped")
+            parser.add_argument("--parent", type=int, help="with --follow: stop when this process is gone")
+            parser.add_argument("--summary", type=Path, help="write what was done here, as JSON")
+        if run is ui:
+            parser.add_argument("--port", type=int, default=5000)
+
+
+def _add_commands(verb: Verb) -> None:
+    """For people, on one video or on lines of JSON."""
+    parser = verb(frames, "say which frames of a video are looked at, and when", "video.mp4 --fps 2 --json")
     parser.add_argument("video", type=Path)
     parser.add_argument("--fps", type=float, default=2.0)
     parser.add_argument("--json", action="store_true", help="one JSON object (the only form there is)")
     parser = verb(
-        ground, "answer on any video", 'tvg ground video.mp4 "a person sits down" --model results/mini/stages/X/model'
+        ground,
+        "answer on any video",
+        'video.mp4 "a person sits down" --model results/mini/stages/grpo-0123456789ab/model',
     )
     parser.add_argument("video", type=Path)
     parser.add_argument("query")
@@ -343,15 +375,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompt", default="time_r1", help="a file of config/prompts")
     parser.add_argument("--max-new-tokens", type=int, default=512)
     parser.add_argument("--json", action="store_true")
-    parser = verb(verbs, "the verbs of each line of JSONL", """echo '{"text": "she sits down"}' | tvg verbs""")
-    parser.add_argument("--backend", choices=("spacy_sm", "standin"))
+    parser = verb(verbs, "the verbs of each line of JSONL", """<<< '{"text": "she sits down"}'""")
+    parser.add_argument("--backend", choices=("spacy_sm", "standin"), help="default: the configured scale's")
     parser = verb(
         parse,
         "the segment in each line of JSONL",
-        """echo '{"text": "<answer>1 to 2</answer>"}' | tvg parse --format strict_answer""",
+        """--format strict_answer <<< '{"text": "<answer>1 to 2</answer>"}'""",
     )
-    parser.add_argument("--format", required=True, help="a name of tvg.parse")
-    return top
+    parser.add_argument("--format", required=True, choices=sorted(PARSERS), help="a rule of tvg.parse")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,56 @@
+"""The command line: errors have five parts and an exit code, and land in the job's log too."""
+
+import errno
+
+import pytest
+
+from tvg import cli
+
+
+def test_an_absent_spec_is_an_error_with_a_hint(tmp_path, caplog):
+    assert cli.main(["tasks", str(tmp_path / "specs" / "x.json"), "--log", str(tmp_path / "log" / "x.log")]) == 1
+    for part in ("x.json: cannot read this spec", "got:", "expected:", "hint:"):
+        assert part in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_says_what_to_do(tmp_path, monkeypatch, caplog, number):
+    def full(_):
+        raise OSError(number, "No space left on device", str(tmp_path / "metrics.jsonl"))
+
+    full.__name__ = "tasks"
+    monkeypatch.setattr(cli, "tasks", full)
+    assert cli.main(["tasks", str(tmp_path / "x.json")]) == 1
+    assert "metrics.jsonl: no room left" in caplog.text and "run the same command again" in caplog.text
+
+
+def test_any_other_os_error_is_not_hidden(tmp_path, monkeypatch):
+    def broken(_):
+        raise OSError(errno.EIO, "input/output error")
+
+    broken.__name__ = "tasks"
+    monkeypatch.setattr(cli, "tasks", broken)
+    with pytest.raises(OSError, match="input/output"):
+        cli.main(["tasks", str(tmp_path / "x.json")])
+
+
+def test_every_verb_shows_an_example(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    listed = capsys.readouterr().out
+    for verb in (
+        "download",
+        "annotations",
+        "tasks",
+        "cache",
+        "train",
+        "evaluate",
+        "table",
+        "report",
+        "track",
+        "ground",
+    ):
+        assert f"    {verb}" in listed
+        with pytest.raises(SystemExit):
+            cli.main([verb, "--help"])
+        assert f"example: tvg {verb} " in capsys.readouterr().out
