@@ -79,7 +79,7 @@ def _column(name: str):
     """A reward's name for trl; `_calculate_rewards` computes all of them at once."""
 
     def reward(**_):
-        raise NotImplementedError(name)
+        raise RuntimeError(f"trl asked for the reward {name} by itself, not through _calculate_rewards")
 
     reward.__name__ = name
     return reward
