@@ -113,14 +113,20 @@ class Scale(Closed):
     runtime: Runtime = Runtime()
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML 1.2 mapping, safely: no tags, no duplicate keys."""
+def parse_yaml(text: str, where: object) -> Any:
+    """A YAML 1.2 value, safely: no tags, no duplicate keys."""
     try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except (OSError, YAMLError) as error:
-        raise TvgError(
-            path, "cannot read this YAML", got=error, expected="a YAML file", hint="mend the line named above"
-        ) from error
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise _unreadable(where, error) from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; see `parse_yaml`."""
+    try:
+        content = parse_yaml(path.read_text(encoding="utf-8"), path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
     if not isinstance(content, dict):
         raise TvgError(
             path,
@@ -130,6 +136,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
             hint="see the other files beside it",
         )
     return content
+
+
+def _unreadable(where: object, error: Exception) -> TvgError:
+    return TvgError(where, "cannot read this YAML", got=error, expected="a YAML file", hint="mend the line named above")
 
 
 def read(kind: type[Closed], folder: Path, name: str) -> Closed:

@@ -76,13 +76,25 @@ class Resolver:
     def arms(self, name: str) -> list[str]:
         return [MAIN, *self.read_raw(name).get("arms", {})]
 
+    def named(self, text: str) -> tuple[str, str]:
+        """`EXPERIMENT` or `EXPERIMENT-ARM` as a person writes it -> (experiment, arm), both of which exist."""
+        name, _, arm = text.partition("-")
+        arms, arm = self.arms(name), arm or MAIN
+        if arm not in arms:
+            raise self._no_arm(name, arm, arms)
+        return name, arm
+
+    def _no_arm(self, name: str, arm: str, arms: list[str]) -> TvgError:
+        where = f"{self.folder}/experiments/{name}.yaml: arm '{arm}'"
+        return TvgError(where, "no such arm", got=arm, expected=", ".join(arms), hint=did_you_mean(arm, arms))
+
     def _experiment(self, name: str, arm: str = MAIN) -> Experiment:
         """The experiment after the arm's edits, then the scale's sizes: what is small enough for a scale stays so."""
         raw = self.read_raw(name)
         arms = raw.get("arms", {})
         where = f"{self.folder}/experiments/{name}.yaml" + ("" if arm == MAIN else f": arm '{arm}'")
         if arm != MAIN and arm not in arms:
-            raise TvgError(where, "no such arm", got=arm, expected=", ".join(arms), hint=did_you_mean(arm, list(arms)))
+            raise self._no_arm(name, arm, [MAIN, *arms])
         content = _copy(raw)
         for path, value in (arms[arm] or {}).items() if arm != MAIN else ():
             _edit(content, path, value, where)

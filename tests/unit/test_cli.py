@@ -19,7 +19,7 @@ def test_a_full_disk_says_what_to_do(tmp_path, monkeypatch, caplog, number):
         raise OSError(number, "No space left on device", str(tmp_path / "metrics.jsonl"))
 
     full.__name__ = "tasks"
-    monkeypatch.setattr(cli, "tasks", full)
+    monkeypatch.setattr(cli.jobs, "tasks", full)
     assert cli.main(["tasks", str(tmp_path / "x.json")]) == 1
     assert "metrics.jsonl: no room left" in caplog.text and "run the same command again" in caplog.text
 
@@ -29,7 +29,7 @@ def test_any_other_os_error_is_not_hidden(tmp_path, monkeypatch):
         raise OSError(errno.EIO, "input/output error")
 
     broken.__name__ = "tasks"
-    monkeypatch.setattr(cli, "tasks", broken)
+    monkeypatch.setattr(cli.jobs, "tasks", broken)
     with pytest.raises(OSError, match="input/output"):
         cli.main(["tasks", str(tmp_path / "x.json")])
 

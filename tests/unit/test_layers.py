@@ -21,6 +21,7 @@ LAYERS = [
     {"model"},
     {"train", "select", "evaluate.predict"},
     {"report", "track"},
+    {"overview"},
     {"cli"},
 ]
 LIGHT = ["errors", "segment", "sample", "parse", "prompts", "spec", "store", "config", "resolve", "plan", "inversion",

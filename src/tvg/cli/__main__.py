@@ -1,0 +1,5 @@
+import sys
+
+from tvg.cli import main
+
+sys.exit(main())

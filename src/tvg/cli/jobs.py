@@ -1,0 +1,138 @@
+"""Jobs of the workflow: one spec file in, its place in the store out. A rule is such a line, and a person may paste it."""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from tvg.cli.shared import CONFIG, Arguments, Declare
+from tvg.store import Store
+
+log = logging.getLogger(__name__)
+
+
+def add(declare: Declare) -> None:
+    for run, text, example in (
+        (download, "draw or download a data set's videos", "mini.videos-0123456789ab.json"),
+        (annotations, "read a split's annotations into samples", "mini.train-0123456789ab.json"),
+        (cache, "decode one shard of a data set's videos", "mini.frames-0123456789ab.json --shard 03 --of 64"),
+        (tasks, "extract the verbs of a split's queries", "mini.train.standin-0123456789ab.json"),
+        (train, "train one stage", "grpo-0123456789ab.json"),
+        (evaluate, "predict and score one evaluation", "charades_test-0123456789ab.json"),
+    ):
+        parser = declare(run, text, f"results/mini/specs/{example}")
+        parser.add_argument("spec", type=Path, help="a spec file, results/{scale}/specs/{id}.json")
+        if run in (download, annotations, cache):
+            parser.add_argument("--data", type=Path, help="the root of all videos (default: data)")
+            parser.add_argument("--jobs", type=int, default=1, help="processes")
+        if run is cache:
+            parser.add_argument("--shard", required=True, help="which one, from 0")
+            parser.add_argument("--of", type=int, required=True, help="how many shards there are")
+        if run in (train, evaluate):
+            parser.add_argument("--threads", type=int, help="of one job (default: torch's own choice)")
+
+
+def download(a: Arguments) -> None:
+    from tvg import datasets
+    from tvg.sample import write_lines
+    from tvg.spec import DatasetIdentity
+    from tvg.store import read_spec
+
+    identity, store = read_spec(DatasetIdentity, a.spec), _store(a)
+    folder = store.dataset(identity)
+    datasets.fetch(identity, folder, a.jobs)
+    files = sorted(p.name for p in store.videos(identity).iterdir())
+    write_lines(store.fetched(identity), [json.dumps({"dataset": identity.name, "videos": len(files)})])
+    log.info("%s: %d videos in %s", identity.name, len(files), folder)
+
+
+def annotations(a: Arguments) -> None:
+    from tvg import datasets
+    from tvg.sample import write_lines, write_samples
+    from tvg.spec import SamplesSpec
+    from tvg.store import read_spec
+
+    spec, store = read_spec(SamplesSpec, a.spec), _store(a)
+    loaded = datasets.load(spec.dataset, spec.split, store.dataset(spec.dataset))
+    path = store.samples(spec)
+    for what in ("rejected", "clipped"):
+        rows = getattr(loaded, what)
+        write_lines(path.with_suffix(f".{what}.jsonl"), (json.dumps(row, ensure_ascii=False) for row in rows))
+    write_samples(path, loaded.samples)
+    counts = len(loaded.samples), len(loaded.clipped), len(loaded.rejected)
+    log.info("%s/%s: %d samples (%d clipped to the video), %d rejected", spec.dataset.name, spec.split, *counts)
+
+
+def tasks(a: Arguments) -> None:
+    from tvg.inversion import annotate
+    from tvg.inversion.verbs import extractor
+    from tvg.sample import read_samples, write_samples
+    from tvg.spec import SamplesSpec
+    from tvg.store import read_spec
+
+    spec, store = read_spec(SamplesSpec, a.spec), _store(a)
+    without = spec.model_copy(update={"verbs": None, "verbs_version": None})
+    annotated = list(annotate(read_samples(store.samples(without)), extractor(spec.verbs)))
+    path = store.samples(spec)
+    verbless = [sample for sample in annotated if not sample.verbs]
+    write_samples(path.with_suffix(".verbless.jsonl"), verbless)
+    write_samples(path, annotated)
+    log.info("%d queries, %d without a verb: never drawn for an inversion task", len(annotated), len(verbless))
+
+
+def cache(a: Arguments) -> None:
+    from tvg.spec import FramesSpec
+    from tvg.store import read_spec
+    from tvg.video.cache import write_shard
+
+    spec, store = read_spec(FramesSpec, a.spec), _store(a)
+    folder = store.videos(spec.dataset)
+    index = store.shards(spec, a.of)[int(a.shard)]
+    write_shard(index, (path.name for path in folder.iterdir()), spec.frames, jobs=a.jobs, video_dir=folder)
+
+
+def train(a: Arguments) -> None:
+    from tvg.store import read_stage
+
+    spec, store = read_stage(a.spec), _store(a)
+    log.info("this stage serves %s", store.served(a.spec.stem))
+    _threads(a.threads)
+    from tvg.train import grpo, sft
+
+    {"sft": sft, "grpo": grpo}[spec.kind].train(spec, store, _runtime(store))
+
+
+def evaluate(a: Arguments) -> None:
+    from tvg.spec import EvaluationSpec
+    from tvg.store import read_spec
+
+    spec, store = read_spec(EvaluationSpec, a.spec), _store(a)
+    log.info("this evaluation serves %s", store.served(a.spec.stem))
+    _threads(a.threads)
+    from tvg.evaluate.metrics import evaluate
+    from tvg.evaluate.predict import predict
+
+    predict(spec, store, _runtime(store))
+    evaluate(spec, store)
+
+
+def _store(a: Arguments) -> Store:
+    """The store that the spec file lies in: results/{scale}/specs/x.json."""
+    return Store(Path(a.spec).parent.parent, getattr(a, "data", None) or "data")
+
+
+def _runtime(store: Store) -> Any:
+    """How jobs run at the store's scale; says nothing of what they compute."""
+    from tvg.config import Scale, read
+
+    return read(Scale, CONFIG / "scales", store.root.name).runtime
+
+
+def _threads(count: int | None) -> None:
+    """Before torch is imported: one job's threads must not take another job's cores."""
+    if count:
+        os.environ["OMP_NUM_THREADS"] = str(count)
+        import torch
+
+        torch.set_num_threads(count)

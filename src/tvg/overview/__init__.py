@@ -1,0 +1,1 @@
+"""The configuration in words and numbers: what would run, what has run, what it means. Nothing here trains."""
