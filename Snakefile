@@ -21,6 +21,9 @@ ROOT = plan.store.root
 DATA = plan.store.data
 SHARDS = plan.scale.shards
 
+if plan.notice and workflow.is_main_process:
+    logger.info(plan.notice)
+
 
 wildcard_constraints:
     dataset=r"[a-z0-9_]+\.videos-[0-9a-f]{12}",

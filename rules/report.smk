@@ -3,10 +3,10 @@
 
 
 rule table:
-    """One table or figure of config/tables, as CSV and Markdown."""
+    """One table or figure, as CSV and Markdown: of config/tables, or an experiment's arms."""
     input:
         lambda wildcards: plan.metrics([wildcards.table]),
-        config=f"{plan.folder}/tables/{{table}}.yaml",
+        config=lambda wildcards: plan.table_source(wildcards.table),
     output:
         f"{ROOT}/tables/{{table}}.csv",
         report(

@@ -3,15 +3,14 @@
 Errors name file, arm, key, value got and nearest word.
 """
 
-import difflib
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import Field, PositiveInt, field_validator
 
 from tvg.errors import TvgError
+from tvg.parse import FORMATS, PARSERS
 from tvg.spec import (
     Closed,
     DatasetIdentity,
@@ -20,126 +19,159 @@ from tvg.spec import (
     GrpoSettings,
     HubModel,
     PathModel,
+    Prompt,
     RewardSettings,
     Runtime,
     SftSettings,
 )
+from tvg.store import FOLDERS
+from tvg.validation import check, did_you_mean, parse_yaml, read_yaml
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.]*$")]  # goes into paths and wildcards
+__all__ = ["check", "did_you_mean", "parse_yaml", "read_yaml"]
+
+NAME = r"^[a-z0-9][a-z0-9_.]*$"  # goes into paths and wildcards
+RESERVED = frozenset({*FOLDERS, "fetched", "report", "track"})  # of a results store, where an experiment has a folder
+PLACEHOLDERS = {"ground": ("query",), "complete_verb": ("masked",)}  # what a question must hold; the others hold none
+Name = Annotated[str, Field(pattern=NAME)]
 Rewards = dict[Name, RewardSettings]
 
 
 class Config(Closed):
-    """config.yaml: the user's dials only, no science."""
+    """config.yaml: the user's dials only, no science. Each can be set for one call: `--config scale=3b seeds=[0,1]`."""
 
     scale: Name = "mini"
-    experiments: tuple[Name, ...]
-    seeds: tuple[int, ...] = (0,)
+    """a file of scales/"""
+    experiments: Literal["all"] | tuple[Name, ...] = "all"
+    """files of experiments/, or all of them"""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    """every arm is trained once for each"""
     limit: PositiveInt | None = None
+    """only the first so many samples of each data role and benchmark, and their videos"""
     data_root: str = "data"
+    """downloaded and drawn videos; it may be read-only where all is there"""
     results_root: str = "results"
+    """what runs write"""
     tracking_uri: str | None = None
+    """an MLflow server; without one, mlflow.db in the results root"""
+
+    @field_validator("experiments", "seeds")
+    @classmethod
+    def named_once(cls, value: Any) -> Any:
+        twice = [str(one) for k, one in enumerate(value) if one in value[:k]] if isinstance(value, tuple) else []
+        if twice:
+            raise ValueError(f"each once; twice: {', '.join(twice)}")
+        return value
 
 
 class StageSource(Closed):
     """Where a stage starts, what it reads, and what it asks: names, resolved by tvg.plan."""
 
     init: str = "base"
+    """`base`, `scratch` (random weights), a stage of this file, or `experiment.stage` of another"""
     data: str
+    """a data role of the scale, or `dataset.split`"""
     prompt: Name | None = None
+    """a file of prompts/; without it, the experiment's"""
     rewards: Rewards | None = None
+    """of this stage; without it, the experiment's"""
 
 
 class SftStage(SftSettings, StageSource):
-    """`kind: sft` in an experiment file."""
+    """`kind: sft`: supervised fine-tuning on the response tokens."""
 
 
 class GrpoStage(GrpoSettings, StageSource):
-    """`kind: grpo` in an experiment file."""
+    """`kind: grpo`: group-relative policy optimisation."""
 
 
 Stage = Annotated[SftStage | GrpoStage, Field(discriminator="kind")]
 
 
 class Experiment(Closed):
-    """One paper's system. `scales`: where it exists at all; such a file states its own sizes, no scale resizes it."""
+    """A file of experiments/: one paper's system, and its ablations as arms."""
 
     paper: str
+    """where it is described"""
+    base: HubModel | PathModel | None = None
+    """released weights instead of the scale's base model"""
     prompt: Name
+    """a file of prompts/: the question, and how answers are read"""
     inversion_prompt: Name = "inversion"
+    """a file of prompts/: the inversion tasks' questions"""
     rewards: Rewards = {}
+    """the weighted sum of every grpo stage below, by name in tvg.rewards"""
     stages: dict[Name, Stage] = {}
+    """trainings, by a name of their own"""
     evaluate: str
+    """what is evaluated: a stage, `base`, `floor_whole_video` or `floor_constant_window`"""
     evaluation: EvaluateSettings = EvaluateSettings()
-    benchmarks: tuple[Name, ...]
+    """how it is decoded and scored"""
+    benchmarks: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """benchmarks of the scale, or `dataset.split`"""
     scales: tuple[Name, ...] | None = None
-    arms: dict[Name, dict[str, Any]] = {}
+    """the scales where it exists; such a file states its own sizes, no scale resizes it"""
+    arms: dict[Name, dict[str, Any] | None] = {}
+    """ablations: each a few edits, `dotted.path: value`; null deletes"""
 
 
 class Role(Closed):
     """A data set's split, as a data role or a benchmark names it."""
 
     dataset: Name
+    """a file of datasets/"""
     split: Name
+    """one of its splits"""
 
 
 class StageOf(Closed):
     """The weights of another experiment's stage."""
 
     experiment: Name
+    """a file of experiments/"""
     stage: Name
+    """one of its stages"""
 
 
 class Architecture(Closed):
     """Sizes of a model from scratch, keys as in the library's Qwen2.5-VL text and vision configs."""
 
     text: dict[str, int]
+    """hidden_size, num_hidden_layers, ..."""
     vision: dict[str, Any]
+    """hidden_size, depth, ..."""
     seed: int = 0
+    """of the random weights"""
+
+
+Size = Literal[
+    "steps", "epochs", "prompts_per_step", "num_generations", "batch", "max_completion_tokens", "learning_rate",
+    "warmup_steps",
+]  # fmt: skip
 
 
 class Scale(Closed):
-    """What "the base model", each data role and each benchmark are at this scale, and which sizes shrink."""
+    """A file of scales/: what the base model, each data role and each benchmark are, and which sizes shrink."""
 
-    base: HubModel | PathModel | StageOf
+    base: HubModel | PathModel | StageOf | Literal["scratch"]
+    """what `base` means: weights on the hub, a folder, another experiment's stage, or random weights"""
     scratch: Architecture | None = None
+    """sizes of a model from random weights"""
     verbs: Literal["spacy_sm", "standin"]
+    """the back-end that finds the verbs of a query"""
     shards: PositiveInt
+    """in how many jobs a data set's videos are decoded"""
     frames: FramesSettings = FramesSettings()
+    """how videos become frames"""
     data: dict[Name, Role]
+    """what each data role is"""
     benchmarks: dict[Name, Role]
-    may_set: tuple[str, ...] = ()
+    """what each benchmark is"""
+    may_set: tuple[Size, ...] = ()
+    """the sizes that this scale sets: never rewards, tasks or the order of stages"""
     set: dict[Literal["sft", "grpo", "evaluation"], dict[str, Any]] = {}
+    """their values for each kind of stage, and for evaluations"""
     runtime: Runtime = Runtime()
-
-
-def parse_yaml(text: str, where: object) -> Any:
-    """A YAML 1.2 value, safely: no tags, no duplicate keys."""
-    try:
-        return YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise _unreadable(where, error) from error
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; see `parse_yaml`."""
-    try:
-        content = parse_yaml(path.read_text(encoding="utf-8"), path)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    if not isinstance(content, dict):
-        raise TvgError(
-            path,
-            "not a mapping",
-            got=type(content).__name__,
-            expected="key: value lines",
-            hint="see the other files beside it",
-        )
-    return content
-
-
-def _unreadable(where: object, error: Exception) -> TvgError:
-    return TvgError(where, "cannot read this YAML", got=error, expected="a YAML file", hint="mend the line named above")
+    """how jobs run, which changes no result"""
 
 
 def read(kind: type[Closed], folder: Path, name: str) -> Closed:
@@ -157,6 +189,53 @@ def read(kind: type[Closed], folder: Path, name: str) -> Closed:
     return check(kind, read_yaml(path), path)
 
 
+def read_prompt(folder: Path, name: str) -> Prompt:
+    """The prompt of that name: its contract names what tvg.parse has, its questions hold what there is to fill in."""
+    prompt, path = read(Prompt, folder, name), folder / f"{name}.yaml"
+    for key, known in (("format", FORMATS), ("reward", PARSERS), ("legacy", PARSERS)):
+        given = getattr(prompt.answer, key)
+        if given is not None and given not in known:
+            what = "no such format check" if key == "format" else "no such parser"
+            hint = did_you_mean(given, list(known))
+            raise TvgError(f"{path}: answer.{key}", what, got=given, expected=", ".join(known), hint=hint)
+    for task, text in prompt.texts.items():
+        allowed = PLACEHOLDERS.get(task, ())
+        for word in re.findall(r"\{(\w+)\}", text):
+            if word not in allowed:
+                raise TvgError(
+                    f"{path}: texts.{task}", "nothing to fill in here", got=f"{{{word}}}",
+                    expected=" or ".join(f"{{{one}}}" for one in allowed) or "no braces", hint="correct the question",
+                )  # fmt: skip
+        if allowed and not any(f"{{{word}}}" in text for word in allowed):
+            raise TvgError(
+                f"{path}: texts.{task}", "the question does not hold the query", got=text.strip()[:60],
+                expected=" or ".join(f"{{{one}}}" for one in allowed), hint="say in the question where it stands",
+            )  # fmt: skip
+    return prompt
+
+
+def experiment_names(folder: Path) -> list[str]:
+    """The experiments of config/experiments, by file name. Raises TvgError for a name that cannot be one, or two alike.
+
+    A name goes into paths, wildcards and MLflow, beside the folders of a results store.
+    """
+    paths = sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
+    found: dict[str, Path] = {}
+    for path in paths:
+        if not re.fullmatch(NAME, path.stem) or path.stem in RESERVED:
+            raise TvgError(
+                path, "not the name of an experiment", got=path.stem,
+                expected="letters a-z, digits, _ and ., and no folder of a results store", hint="rename the file",
+            )  # fmt: skip
+        if path.stem in found or path.suffix == ".yml":
+            raise TvgError(
+                path, "two experiments of one name" if path.stem in found else "not a .yaml file", got=path.name,
+                expected=f"one {path.stem}.yaml", hint="rename one of the two" if path.stem in found else "rename it",
+            )  # fmt: skip
+        found[path.stem] = path
+    return list(found)
+
+
 def read_dataset(folder: Path, name: str) -> DatasetIdentity:
     """A data set's YAML as its identity; its own module checks the settings."""
     path = folder / f"{name}.yaml"
@@ -166,54 +245,3 @@ def read_dataset(folder: Path, name: str) -> DatasetIdentity:
     content = read_yaml(path)
     head = {key: content.pop(key) for key in ("kind", "version") if key in content}
     return check(DatasetIdentity, {"name": name, **head, "settings": content}, path)
-
-
-def check(kind: type[Closed], content: dict[str, Any], where: object) -> Any:
-    """`content` as a `kind`, or the first thing that is wrong with it, with the nearest known key."""
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = [str(part) for part in first["loc"]]
-        known = _keys_beside(kind, place)
-        unknown = first["type"] == "extra_forbidden"
-        raise TvgError(
-            f"{where}: {'.'.join(place)}",
-            "unknown key" if unknown else first["msg"],
-            got=first["input"],
-            expected=", ".join(known) if unknown and known else first["msg"],
-            hint=did_you_mean(place[-1], known) if unknown else "see config/README.md for what each key takes",
-        ) from error
-
-
-def did_you_mean(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
-
-
-def _keys_beside(kind: type[Closed], place: list[str]) -> list[str]:
-    """The keys that may stand where the last part of `place` stands: walk the classes along it."""
-    node: Any = kind
-    for part in place[:-1]:
-        node = _step(node, part)
-    return sorted(node.model_fields) if isinstance(node, type) and issubclass(node, Closed) else []
-
-
-def _step(node: Any, part: str) -> Any:
-    """The type behind one key, index or discriminator; None where it cannot be told."""
-    while get_origin(node) is Annotated:
-        node = get_args(node)[0]
-    if isinstance(node, type) and issubclass(node, Closed):
-        field = node.model_fields.get(part)
-        return field.annotation if field else None
-    options = [option for option in get_args(node) if option is not type(None)]
-    for option in options:
-        if isinstance(option, type) and issubclass(option, Closed):
-            kind_field = option.model_fields.get("kind")
-            if kind_field is not None and kind_field.default == part:
-                return option
-    if get_origin(node) is dict:
-        return options[1]
-    if len(options) == 1 and isinstance(options[0], type) and issubclass(options[0], Closed):
-        return _step(options[0], part)
-    return options[0] if options else None

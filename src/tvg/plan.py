@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tvg.config import Config, check
-from tvg.report.layout import Table, load_all
+from tvg.config import Config, check, did_you_mean, experiment_names
+from tvg.errors import TvgError
+from tvg.report.layout import Table, load_all, of_arms
 from tvg.resolve import Resolver, Run
 from tvg.sample import write_lines
 from tvg.spec import (
@@ -23,6 +24,7 @@ from tvg.spec import (
     SamplesSpec,
     StageSpec,
     TrainedModel,
+    canonical,
 )
 from tvg.store import Store, identify, read_spec, read_stage
 
@@ -35,27 +37,63 @@ class Plan:
         self.resolver = Resolver(config, folder)
         self.scale = self.resolver.scale
         self.store = Store(Path(config.results_root) / config.scale, config.data_root)
-        present = [name for name in config.experiments if self._exists_here(name)]
+        known = experiment_names(folder / "experiments")
+        wanted = known if config.experiments == "all" else config.experiments
+        arms = {name: self.resolver.arms(name) for name in wanted}
+        here = {name: [arm for arm in arms[name] if self.resolver.exists_here(name, arm)] for name in wanted}
+        self.left_out = {name: [arm for arm in arms[name] if arm not in here[name]] for name in wanted}
         self.runs: dict[tuple[str, str, int], Run] = {
             (name, arm, seed): self.resolver.run(name, arm, seed)
-            for name in present
-            for arm in self.resolver.arms(name)
+            for name in wanted
+            for arm in here[name]
             for seed in config.seeds
         }
         self.specs: dict[str, Closed] = {}
         for run in self.runs.values():
             for spec in (*run.stages.values(), *run.evaluations.values()):
                 self._add(spec)
-        self.tables: dict[str, Table] = load_all(folder / "tables")
+        self.tables: dict[str, Table] = self._tables_of_arms() | load_all(folder / "tables")
+        self._check_tables()
 
     @classmethod
     def load(cls, content: dict[str, Any], folder: Path | str = "config") -> "Plan":
         """From Snakemake's config dictionary: config.yaml with the command line's `--config` over it."""
         return cls(check(Config, dict(content), Path(folder) / "config.yaml"), Path(folder))
 
-    def _exists_here(self, name: str) -> bool:
-        scales = self.resolver.read_raw(name).get("scales")
-        return scales is None or self.config.scale in scales
+    def _tables_of_arms(self) -> dict[str, Table]:
+        """Every experiment's arms on each of their benchmarks, one row each: an arm needs no table file to be seen."""
+        arms: dict[tuple[str, str], list[str]] = {}
+        for run in self.runs.values():
+            for benchmark in run.evaluations:
+                rows = arms.setdefault((run.experiment, benchmark), [])
+                rows.extend([run.arm] if run.arm not in rows else [])
+        papers = {name: self.resolver.experiment(name).paper for name, _ in arms}
+        return {
+            f"arms_{name}_{benchmark}".replace(".", "_"): of_arms(name, papers[name], benchmark, rows)
+            for (name, benchmark), rows in arms.items()
+        }
+
+    def _check_tables(self) -> None:
+        """A row of an arm that does not exist would stay empty for ever."""
+        for name in self.tables:
+            for experiment, arm in self._arms_of(name):
+                if experiment in {run.experiment for run in self.runs.values()}:
+                    arms = self.resolver.arms(experiment)
+                    if arm not in arms:
+                        raise TvgError(
+                            f"{self.folder}/tables/{name}.yaml", f"a row of an arm that {experiment} does not have",
+                            got=arm, expected=", ".join(arms), hint=did_you_mean(arm, arms),
+                        )  # fmt: skip
+
+    @property
+    def notice(self) -> str | None:
+        """One line on the experiments and arms that this scale leaves out."""
+        told = []
+        for name, arms in self.left_out.items():
+            scales = sorted({scale for arm in arms for scale in self.resolver.experiment(name, arm).scales})
+            what = name if len(arms) == len(self.resolver.arms(name)) else f"{len(arms)} arms of {name}"
+            told += [f"{what} (only at {', '.join(scales)})"] if arms else []
+        return f"left out at scale {self.config.scale}: {'; '.join(told)}" if told else None
 
     def _add(self, spec: Closed) -> None:
         """Register a spec and all that it stands on."""
@@ -84,7 +122,10 @@ class Plan:
 
     def _inputs(self, spec: Closed) -> list[Path]:
         match spec:
-            case SamplesSpec(verbs=None) | FramesSpec():
+            case FramesSpec():
+                only = [self.store.samples(spec.samples)] if spec.samples else []
+                return [self.store.fetched(spec.dataset), *only]
+            case SamplesSpec(verbs=None):
                 return [self.store.fetched(spec.dataset)]
             case SamplesSpec():
                 return [self.store.samples(_without_verbs(spec))]
@@ -128,6 +169,13 @@ class Plan:
             if (not ablations or table.ablation) and {experiment for experiment, _ in self._arms_of(name)} <= known
         ]
 
+    def table_source(self, name: str) -> str:
+        """The file that a person edits to change this table: its own, or the experiment whose arms it lists."""
+        own = self.folder / "tables" / f"{name}.yaml"
+        return str(
+            own if own.exists() else self.folder / "experiments" / f"{self.tables[name].rows[0].experiment}.yaml"
+        )
+
     def pages(self, name: str) -> list[str]:
         """The tables of a report page: `demo`, or `all`."""
         return ["demo"] if name == "demo" else self.table_names()
@@ -144,6 +192,9 @@ class Plan:
         """Write the specs for jobs to read and the pointers for reports, before the first job; nothing on a dry run."""
         for spec in self.specs.values():
             self.store.freeze(spec)
+        for name, table in self.tables.items():
+            if not (self.folder / "tables" / f"{name}.yaml").exists():
+                write_lines(self.store.table(name), [json.dumps(canonical(table), indent=1, ensure_ascii=False)])
         changed = {(run.experiment, run.arm) for run in self.runs.values() if self._point(run)} | self._forget()
         for name in self.tables:
             if changed & self._arms_of(name):
@@ -187,7 +238,9 @@ def _without_verbs(spec: SamplesSpec) -> SamplesSpec:
 def _needs(spec: Closed) -> list[Closed]:
     """The specs that this one stands on directly."""
     match spec:
-        case SamplesSpec(verbs=None) | FramesSpec():
+        case FramesSpec():
+            return [spec.dataset, *([spec.samples] if spec.samples else [])]
+        case SamplesSpec(verbs=None):
             return [spec.dataset]
         case SamplesSpec():
             return [_without_verbs(spec)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tvg.config import (
     did_you_mean,
     read,
     read_dataset,
+    read_prompt,
     read_yaml,
 )
 from tvg.errors import TvgError
@@ -61,6 +62,7 @@ class Resolver:
         self.config, self.folder = config, folder
         self.scale: Scale = read(Scale, folder / "scales", config.scale)
         self.read_raw = cache(self._read_raw)
+        self.dataset = cache(partial(read_dataset, folder / "datasets"))
         self.experiment = cache(self._experiment)
         self.stage = cache(self._stage)
 
@@ -74,7 +76,13 @@ class Resolver:
         return read_yaml(path)
 
     def arms(self, name: str) -> list[str]:
-        return [MAIN, *self.read_raw(name).get("arms", {})]
+        """`main`, then the file's arms in their order."""
+        return [MAIN, *(self.read_raw(name).get("arms") or {})]
+
+    def exists_here(self, name: str, arm: str = MAIN) -> bool:
+        """Does the configured scale run this arm at all?"""
+        scales = self.experiment(name, arm).scales
+        return scales is None or self.config.scale in scales
 
     def named(self, text: str) -> tuple[str, str]:
         """`EXPERIMENT` or `EXPERIMENT-ARM` as a person writes it -> (experiment, arm), both of which exist."""
@@ -91,7 +99,7 @@ class Resolver:
     def _experiment(self, name: str, arm: str = MAIN) -> Experiment:
         """The experiment after the arm's edits, then the scale's sizes: what is small enough for a scale stays so."""
         raw = self.read_raw(name)
-        arms = raw.get("arms", {})
+        arms = raw.get("arms") or {}
         where = f"{self.folder}/experiments/{name}.yaml" + ("" if arm == MAIN else f": arm '{arm}'")
         if arm != MAIN and arm not in arms:
             raise self._no_arm(name, arm, [MAIN, *arms])
@@ -131,8 +139,12 @@ class Resolver:
     def model(self, source: str, name: str, arm: str, seed: int) -> Model:
         """What `init:` or `evaluate:` names: base, scratch, a floor, a stage here, or `experiment.stage`."""
         if source == "base":
-            base = self.scale.base
-            return self._trained(base.experiment, MAIN, base.stage, seed) if isinstance(base, StageOf) else base
+            base = self.experiment(name, arm).base or self.scale.base
+            if isinstance(base, StageOf):
+                return self._trained(base.experiment, MAIN, base.stage, seed)
+            if base != "scratch":
+                return base
+            source = base
         if source == "scratch":
             if self.scale.scratch is None:
                 raise TvgError(
@@ -213,30 +225,40 @@ class Resolver:
 
     def _data(self, role: str, roles: dict[str, Role], tasks: set[str]) -> DataSpec:
         samples = self._samples(role, roles, verbs_needed=bool(tasks & set(INVERSION_TASKS)))
-        frames = FramesSpec(dataset=samples.dataset, frames=self.scale.frames, version=VERSIONS["frames"])
-        return DataSpec(samples=samples, frames=frames, limit=self.config.limit)
+        limit = self.config.limit
+        only = {"split": samples.split, "limit": limit} if limit else {}
+        frames = FramesSpec(dataset=samples.dataset, frames=self.scale.frames, version=VERSIONS["frames"], **only)
+        return DataSpec(samples=samples, frames=frames, limit=limit)
 
     def _samples(self, role: str, roles: dict[str, Role], verbs_needed: bool) -> SamplesSpec:
-        if role not in roles:
+        dataset, _, split = role.rpartition(".")
+        if role in roles:
+            dataset, split = roles[role].dataset, roles[role].split
+        elif not (dataset and (self.folder / "datasets" / f"{dataset}.yaml").exists()):
             raise TvgError(
                 f"{self.folder}/scales/{self.config.scale}.yaml",
                 "this scale maps no such role",
                 got=role,
-                expected=", ".join(roles),
+                expected=f"{', '.join(roles)}, or dataset.split",
                 hint=did_you_mean(role, list(roles)),
             )
-        backend = self.scale.verbs if verbs_needed else None
+        identity, backend = self.dataset(dataset), self.scale.verbs if verbs_needed else None
+        splits = list(identity.settings.get("splits", {}))
+        if split not in splits:
+            where = f"{self.folder}/datasets/{dataset}.yaml"
+            hint = did_you_mean(split, splits)
+            raise TvgError(where, "no such split", got=f"{role}: {split}", expected=", ".join(splits), hint=hint)
         return SamplesSpec(
-            dataset=read_dataset(self.folder / "datasets", roles[role].dataset),
-            split=roles[role].split,
+            dataset=identity,
+            split=split,
             verbs=backend,
             verbs_version=verbs.VERSIONS[backend] if backend else None,
         )
 
     def _prompt(self, name: str, inversion_name: str, tasks: set[str]) -> Prompt:
         """The texts of the tasks in use only: wording that is never asked changes no hash."""
-        prompt = read(Prompt, self.folder / "prompts", name)
-        inversion = read(Prompt, self.folder / "prompts", inversion_name)
+        prompt = read_prompt(self.folder / "prompts", name)
+        inversion = read_prompt(self.folder / "prompts", inversion_name)
         texts = {**inversion.texts, **prompt.texts}
         return prompt.model_copy(update={"texts": {task: texts[task] for task in sorted(tasks) if task in texts}})
 

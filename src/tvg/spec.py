@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from tvg.sample import Task
 
@@ -17,7 +17,7 @@ from tvg.sample import Task
 class Closed(BaseModel):
     """Unknown keys are errors, and nothing changes after construction."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 # ---------------------------------------------------------------- settings: what a person writes
@@ -27,50 +27,75 @@ class FramesSettings(Closed):
     """How a video becomes frames: systems.md 1.1, the same in TimeZero, Time-R1, VideoChat-R1 and Invert4TVG."""
 
     fps: PositiveFloat = 2.0
+    """frames a second"""
     min_frames: PositiveInt = 4
+    """at least so many frames"""
     max_frames: PositiveInt = 768
+    """at most so many frames"""
     total_pixels: PositiveInt = 3584 * 28 * 28
+    """budget of a whole video, counted at two frames a visual token"""
     min_pixels: PositiveInt = 16 * 28 * 28
+    """pixels of a frame, at least"""
     max_pixels: PositiveInt = 768 * 28 * 28
+    """pixels of a frame, at most"""
 
 
 class Lora(Closed):
     """Low-rank adapters on the language model's projections."""
 
     r: PositiveInt = 16
+    """rank"""
     alpha: PositiveInt = 32
+    """scaling, divided by the rank"""
     dropout: NonNegativeFloat = 0.0
+    """dropout before the adapters"""
 
 
 class AnswerContract(Closed):
     """How answers are checked and read: names in tvg.parse."""
 
     format: str = "fmt_ta"
+    """the format check: what the reward `format` and the format rate count"""
     reward: str = "ans_last"
+    """the parser that the rewards read"""
     legacy: str | None = None
+    """the authors' own evaluation parser, scored beside ours"""
 
 
 class Prompt(Closed):
-    """The question for each task, {query} or {masked} filled in, and the answer's contract."""
+    """A file of prompts/: the question for each task, and the contract of its answers."""
 
     system: str | None = None
+    """the system message; without one, the chat template's own"""
     texts: dict[Task, str]
+    """the question of each task; {query} or, for complete_verb, {masked} is filled in"""
     answer: AnswerContract = AnswerContract()
+    """how answers are checked and read"""
 
 
 class Optimiser(Closed):
     """AdamW and its schedule, shared by every kind of training."""
 
     learning_rate: PositiveFloat = 1e-6
+    """AdamW's, at its highest"""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """how the learning rate goes on after the warm-up"""
     warmup_steps: int = 0
+    """steps until the learning rate is at its highest"""
     weight_decay: NonNegativeFloat = 0.0
+    """AdamW's"""
     max_grad_norm: PositiveFloat = 1.0
+    """gradients are scaled down to this norm"""
     lora: Lora | None = None
+    """adapters instead of full training"""
     freeze_vision: bool = True
+    """whether the vision tower stays as it is; its merger is trained"""
     seed: int | None = None
+    """one seed for every seed of an arm; without it, the run's"""
     epochs: PositiveFloat = 1.0
-    steps: PositiveInt | None = None  # wins over epochs
+    """passes over the data"""
+    steps: PositiveInt | None = None
+    """optimiser steps; wins over epochs"""
 
 
 def _mixture(tasks: dict[str, float]) -> dict[str, float]:
@@ -82,65 +107,91 @@ def _mixture(tasks: dict[str, float]) -> dict[str, float]:
 
 class _Mixture(Closed):
     tasks: dict[Task, float] = {"ground": 1.0}
+    """the share of each task; they sum to 1, and a task at 0 is no task"""
     draw: Literal["prompt", "step"] = "prompt"
+    """whether a task is drawn for each prompt, or once for all prompts of a step"""
 
-    @model_validator(mode="before")
+    @field_validator("tasks")
     @classmethod
-    def drop_zero_tasks(cls, values: Any) -> Any:
-        if isinstance(values, dict) and isinstance(values.get("tasks"), dict):
-            values = {**values, "tasks": _mixture(values["tasks"])}
-        return values
+    def drop_zero_tasks(cls, tasks: dict[str, float]) -> dict[str, float]:
+        return _mixture(tasks)
 
 
 class SftSettings(Optimiser, _Mixture):
     """Supervised fine-tuning on the response tokens."""
 
     kind: Literal["sft"] = "sft"
+    """the kind of stage"""
     batch: PositiveInt = 64
+    """samples of an optimiser step"""
 
 
 class GrpoSettings(Optimiser, _Mixture):
     """Group-relative policy optimisation. Defaults are the released Time-R1 family's (systems.md 1.3, 2.3, 8)."""
 
     kind: Literal["grpo"] = "grpo"
+    """the kind of stage"""
     prompts_per_step: PositiveInt = 8
+    """prompts of an optimiser step, each with its group of rollouts"""
     num_generations: Annotated[int, Field(ge=2)] = 8
+    """rollouts of a group"""
     temperature: PositiveFloat = 1.0
+    """of the rollouts"""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """nucleus sampling of the rollouts"""
     max_completion_tokens: PositiveInt = 512
+    """a rollout is cut off there"""
     beta: NonNegativeFloat = 0.04
+    """weight of the KL divergence from the reference"""
     epsilon: PositiveFloat = 0.2
+    """clipping of the probability ratio"""
     loss_type: Literal["grpo", "bnpo", "dapo", "dr_grpo"] = "bnpo"
+    """how token losses are averaged, in trl's names"""
     scale_rewards: Literal["group", "batch", "none"] = "group"
+    """what an advantage is divided by: the standard deviation of its group, of the batch, or nothing"""
 
 
 class RewardSettings(Closed):
     """One reward of the weighted sum; which options it reads is said in tvg.rewards."""
 
     weight: float
-    clamp: bool | None = None  # timed_iou
-    match: Literal["binary", "cosine"] | None = None  # verbs
-    describe: Literal["all", "any"] | None = None  # verbs
+    """its factor in the sum"""
+    clamp: bool | None = None
+    """timed_iou: whether each factor stays in [0, 1] (default) or may fall below, as released"""
+    match: Literal["binary", "cosine"] | None = None
+    """verbs: equal lemmas (default), or the cosine of their vectors"""
+    describe: Literal["all", "any"] | None = None
+    """verbs: whether a description must name all of the query's verbs (default) or any"""
 
 
 class Runtime(Closed):
     """How a job runs, which changes no result: never in a spec, recorded in run.json."""
 
     policy: Literal["plain"] = "plain"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on CUDA, float32 elsewhere
-    rollouts_per_pass: PositiveInt = 8  # rows of one forward-backward pass, a multiple of num_generations
-    generate_batch: PositiveInt = 64  # rollouts that are generated side by side in training
-    evaluate_batch: PositiveInt = 8  # prompts of one generation call
+    """the implementation of the model's side"""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 on CUDA, float32 elsewhere"""
+    rollouts_per_pass: PositiveInt = 8
+    """rows of one forward-backward pass, a multiple of num_generations"""
+    generate_batch: PositiveInt = 64
+    """rollouts that are generated side by side in training"""
+    evaluate_batch: PositiveInt = 8
+    """prompts of one generation call"""
     gradient_checkpointing: bool = True
-    save_every: PositiveInt = 50  # optimiser steps between checkpoints: the most that a killed job loses
+    """less memory, about a third more time"""
+    save_every: PositiveInt = 50
+    """optimiser steps between checkpoints: the most that a killed job loses"""
 
 
 class EvaluateSettings(Closed):
     """Greedy decoding and what is scored."""
 
     max_completion_tokens: PositiveInt = 1024
+    """an answer is cut off there"""
     tasks: tuple[Task, ...] = ("ground", "complete_verb", "recognise_action", "describe")
+    """what every query is asked as"""
     protocol: Literal["strict"] = "strict"
+    """how answers are scored"""
 
 
 # ---------------------------------------------------------------- specs: resolved and addressed by content
@@ -165,11 +216,18 @@ class SamplesSpec(Closed):
 
 
 class FramesSpec(Closed):
-    """The frame cache of one data set."""
+    """The frame cache of one data set; with `limit`, of the videos of the first samples of one split."""
 
     dataset: DatasetIdentity
     frames: FramesSettings
     version: int
+    split: str | None = None
+    limit: PositiveInt | None = None
+
+    @property
+    def samples(self) -> SamplesSpec | None:
+        """Whose videos alone are decoded; None: all of the data set's."""
+        return SamplesSpec(dataset=self.dataset, split=self.split) if self.split else None
 
 
 class DataSpec(Closed):

@@ -52,6 +52,10 @@ class Store:
     def spec(self, ident: str) -> Path:
         return self.root / "specs" / f"{ident}.json"
 
+    def table(self, name: str) -> Path:
+        """What a table is that nobody wrote into config/tables."""
+        return self.root / "specs" / "tables" / f"{name}.json"
+
     def pointer(self, experiment: str, arm: str, seed: int) -> Path:
         """The small file that says which stages and evaluations a run is."""
         return self.root / experiment / arm / f"seed-{seed}.json"

@@ -12,7 +12,7 @@ LAYERS = [
     {"errors", "segment", "progress"},
     {"sample"},
     {"parse", "spec", "seeds"},
-    {"store", "prompts", "inversion"},
+    {"store", "prompts", "inversion", "validation"},
     {"rewards"},
     {"evaluate"},
     {"config"},
@@ -21,11 +21,11 @@ LAYERS = [
     {"model"},
     {"train", "select", "evaluate.predict"},
     {"report", "track"},
-    {"overview"},
+    {"overview", "schema"},
     {"cli"},
 ]
-LIGHT = ["errors", "segment", "sample", "parse", "prompts", "spec", "store", "config", "resolve", "plan", "inversion",
-         "rewards", "evaluate.metrics", "datasets", "cli"]  # fmt: skip
+LIGHT = ["errors", "segment", "sample", "parse", "prompts", "spec", "store", "validation", "config", "resolve", "plan",
+         "inversion", "rewards", "evaluate.metrics", "datasets", "cli", "schema"]  # fmt: skip
 
 
 def level(module: str) -> int:

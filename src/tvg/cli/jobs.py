@@ -1,8 +1,9 @@
-"""Jobs of the workflow: one spec file in, its place in the store out. A rule is such a line, and a person may paste it."""
+"""Jobs of the workflow: one spec file in, its place in the store out. Rules use the lines that a person may paste."""
 
 import json
 import logging
 import os
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -82,14 +83,18 @@ def tasks(a: Arguments) -> None:
 
 
 def cache(a: Arguments) -> None:
+    from tvg.sample import read_samples
     from tvg.spec import FramesSpec
     from tvg.store import read_spec
     from tvg.video.cache import write_shard
 
     spec, store = read_spec(FramesSpec, a.spec), _store(a)
     folder = store.videos(spec.dataset)
-    index = store.shards(spec, a.of)[int(a.shard)]
-    write_shard(index, (path.name for path in folder.iterdir()), spec.frames, jobs=a.jobs, video_dir=folder)
+    if spec.samples:
+        names = {sample.video for sample in islice(read_samples(store.samples(spec.samples)), spec.limit)}
+    else:
+        names = {path.name for path in folder.iterdir()}
+    write_shard(store.shards(spec, a.of)[int(a.shard)], names, spec.frames, jobs=a.jobs, video_dir=folder)
 
 
 def train(a: Arguments) -> None:

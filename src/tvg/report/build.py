@@ -4,6 +4,7 @@ import csv
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ from tvg.evaluate.intervals import bootstrap
 from tvg.report import runs
 from tvg.report.layout import PUBLISHED_AS, Published, Row, Table, load
 from tvg.report.runs import Scored
+from tvg.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +72,13 @@ def leading(built: Iterable[Built]) -> dict[str, tuple[Row, Scored]]:
 
 
 def build(name: str, root: Path, config: Path = Path("config"), seeds: Sequence[int] | None = None) -> Built:
-    """The table config/tables/{name}.yaml at the scale of `root` (results/{scale}).
+    """The table config/tables/{name}.yaml, or one that planning made, at the scale of `root` (results/{scale}).
 
     seeds: which to count (default: all that were planned). What has not been scored yet is marked, never an error.
     """
-    return assemble(name, load(config / "tables" / f"{name}.yaml"), root, config / "published", seeds)
+    written, planned = config / "tables" / f"{name}.yaml", Store(root).table(name)
+    table = load(written if written.exists() or not planned.exists() else planned)
+    return assemble(name, table, root, config / "published", seeds)
 
 
 def assemble(name: str, table: Table, root: Path, published: Path, seeds: Sequence[int] | None = None) -> Built:
@@ -83,8 +87,7 @@ def assemble(name: str, table: Table, root: Path, published: Path, seeds: Sequen
     table = table.model_copy(update={"rows": shown})
     found = {row.label: _scored(table, row, root, seeds) for row in shown}
     built = Built(name, table, root, pd.DataFrame(), found)
-    paper = read_published(published / f"{table.published}.csv") if table.published else []
-    lines = [_line(built, row) | _paper(table, row, paper, published) for row in shown]
+    lines = [_line(built, row) | _paper(table, row, published) for row in shown]
     return Built(name, table, root, pd.DataFrame(lines), found)
 
 
@@ -165,6 +168,7 @@ def _against(found: Sequence[Scored], base: Sequence[Scored]) -> dict[str, float
 # ---------------------------------------------------------------- the papers' numbers
 
 
+@cache
 def read_published(path: Path) -> list[dict[str, str]]:
     """The rows of one paper's CSV, every value as printed."""
     try:
@@ -180,26 +184,29 @@ def read_published(path: Path) -> list[dict[str, str]]:
         ) from error
 
 
-def _paper(table: Table, row: Row, paper: Sequence[dict[str, str]], folder: Path) -> dict[str, str | None]:
+def _paper(table: Table, row: Row, folder: Path) -> dict[str, str | None]:
     """The published values of a row, as printed, with their sources and notes; SEVERAL between two of these."""
-    lines = [line for reference in row.published for line in _lookup(table, reference, paper, folder)]
+    if not any(any_row.published for any_row in table.rows):
+        return {}
+    lines = [line for reference in row.published for line in _lookup(table, reference, folder)]
     by_metric = {line["metric"]: line["value"] for line in lines}
     values = {f"paper_{metric}": by_metric.get(PUBLISHED_AS.get(metric, "")) for metric in table.metrics}
     joined = {key: SEVERAL.join(dict.fromkeys(line[key] for line in lines if line[key])) for key in TOLD}
-    return values | {f"paper_{key}": text or None for key, text in joined.items()} if table.published else {}
+    return values | {f"paper_{key}": text or None for key, text in joined.items()}
 
 
-def _lookup(table: Table, reference: Published, paper: Sequence[dict[str, str]], folder: Path) -> list[dict[str, str]]:
-    wanted = {key: value or "" for key, value in reference.model_dump().items()} | {
+def _lookup(table: Table, reference: Published, folder: Path) -> list[dict[str, str]]:
+    path = folder / f"{reference.csv or table.published}.csv"
+    wanted = {key: value or "" for key, value in reference.model_dump(exclude={"csv"}).items()} | {
         "benchmark": table.published_benchmark
     }
-    lines = [line for line in paper if all(line[key] == value for key, value in wanted.items())]
+    lines = [line for line in read_published(path) if all(line[key] == value for key, value in wanted.items())]
     if not lines:
         raise TvgError(
             f"config/tables: {table.title}",
             "no such published row",
             got=wanted,
-            expected=f"a row of {folder / table.published}.csv",
+            expected=f"a row of {path}",
             hint="table, method, size, finetuned and published_benchmark must equal the CSV's, an empty one left out",
         )
     return lines
