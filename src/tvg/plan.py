@@ -29,6 +29,9 @@ from tvg.spec import (
 from tvg.store import Store, identify, read_spec, read_stage
 
 
+PAGES = ("demo", "all")  # of the report
+
+
 class Plan:
     """All experiments of the configuration, resolved at its scale, and the store that holds their results."""
 
@@ -196,10 +199,17 @@ class Plan:
             if not (self.folder / "tables" / f"{name}.yaml").exists():
                 write_lines(self.store.table(name), [json.dumps(canonical(table), indent=1, ensure_ascii=False)])
         changed = {(run.experiment, run.arm) for run in self.runs.values() if self._point(run)} | self._forget()
-        for name in self.tables:
-            if changed & self._arms_of(name):
-                for path in self.store.root.glob(f"tables/{name}.*"):
-                    path.unlink()  # its numbers belong to an older plan
+        self._take_away({name for name in self.tables if changed & self._arms_of(name)})
+
+    def _take_away(self, tables: set[str]) -> None:
+        """Tables, and the pages and plots with them in it, whose numbers belong to an older plan."""
+        root = self.store.root
+        pages = [page for page in PAGES if tables & set(self.pages(page))]
+        stale = [path for name in tables for path in root.glob(f"tables/{name}.*")]
+        stale += [root / "report" / f"{page}.html" for page in pages]
+        stale += [path for page in pages for path in root.glob(f"plots/{page}/*")]
+        for path in stale:
+            path.unlink(missing_ok=True)
 
     def _forget(self) -> set[tuple[str, str]]:
         """Delete the pointers of arms and seeds that configured experiments no longer have; which arms those were."""

@@ -65,6 +65,7 @@ class Resolver:
         self.dataset = cache(partial(read_dataset, folder / "datasets"))
         self.experiment = cache(self._experiment)
         self.stage = cache(self._stage)
+        self._open: list[tuple[str, str, str]] = []
 
     def _read_raw(self, name: str) -> dict[str, Any]:
         path = self.folder / "experiments" / f"{name}.yaml"
@@ -166,6 +167,14 @@ class Resolver:
     def _trained(self, name: str, arm: str, stage: str, seed: int) -> TrainedModel:
         return TrainedModel(stage=self.stage(name, arm, stage, seed))
 
+    def _init(self, source: str, name: str, arm: str, stage: str, seed: int) -> Model:
+        """What the stage starts from."""
+        self._open.append((name, arm, stage))
+        try:
+            return self.model(source, name, arm, seed)
+        finally:
+            self._open.pop()
+
     def _stage(self, name: str, arm: str, stage: str, seed: int) -> StageSpec:
         experiment = self.experiment(name, arm)
         where = f"{self.folder}/experiments/{name}.yaml" + ("" if arm == MAIN else f": arm '{arm}'")
@@ -175,13 +184,13 @@ class Resolver:
                 where, "no such stage", got=stage, expected=", ".join(known), hint=did_you_mean(stage, known)
             )
         written = experiment.stages[stage]
-        self._refuse_cycle(experiment, stage, where)
+        self._refuse_cycle(name, arm, stage, where)
         own = {key: getattr(written, key) for key in type(written).model_fields if key not in StageSource.model_fields}
         own["seed"] = seed if written.seed is None else written.seed
         shared = {
             **own,
             "version": VERSIONS[written.kind],
-            "init": self.model(written.init, name, arm, seed),
+            "init": self._init(written.init, name, arm, stage, seed),
             "data": self._data(written.data, self.scale.data, set(written.tasks)),
             "prompt": self._prompt(
                 written.prompt or experiment.prompt, experiment.inversion_prompt, set(written.tasks)
@@ -194,19 +203,16 @@ class Resolver:
         used = rewards.applicable(wanted, written.tasks)
         return GrpoSpec(**shared, rewards=used, versions=_versions(used))
 
-    def _refuse_cycle(self, experiment: Experiment, stage: str, where: str) -> None:
-        seen = []
-        while stage in experiment.stages:
-            if stage in seen:
-                raise TvgError(
-                    where,
-                    "stages start from each other",
-                    got=" -> ".join([*seen, stage]),
-                    expected="an end at base or scratch",
-                    hint="change one `init:`",
-                )
-            seen.append(stage)
-            stage = experiment.stages[stage].init
+    def _refuse_cycle(self, name: str, arm: str, stage: str, where: str) -> None:
+        """`_open` holds the stages whose resolving has led here."""
+        if (name, arm, stage) in self._open:
+            raise TvgError(
+                where,
+                "stages start from each other",
+                got=" -> ".join(f"{one}.{last}" for one, _, last in [*self._open, (name, arm, stage)]),
+                expected="an end at base or scratch",
+                hint="change one `init:`",
+            )
 
     def _evaluation(self, experiment: Experiment, model: Model, benchmark: str) -> EvaluationSpec:
         settings = experiment.evaluation

@@ -1,14 +1,17 @@
 """The plan: equal specs are one training, an edit changes what it touches and nothing else."""
 
 import json
+import re
 import shutil
 
 import pytest
 
 from tests.conftest import REPO
 from tests.unit.test_config import edit
+from tvg.errors import TvgError
 from tvg.plan import Plan
-from tvg.spec import canonical
+from tvg.report.layout import load
+from tvg.spec import HubModel, PathModel, canonical, digest
 from tvg.store import identify, read_stage
 
 ALL = ["zero_shot", "time_r1", "invert4tvg"]
@@ -165,3 +168,132 @@ def test_hashes_are_golden(folder, tmp_path, name, arm):
 def test_canonical_json_holds_no_default(folder, tmp_path):
     text = json.dumps(canonical(plan(folder, tmp_path).runs["time_r1", "main", 0].stages["grpo"]))
     assert '"top_p"' not in text and '"lora"' not in text and '"learning_rate"' in text
+
+
+def test_a_new_field_with_a_default_changes_no_hash(folder, tmp_path):
+    spec = plan(folder, tmp_path).runs["time_r1", "main", 0].stages["grpo"]
+
+    class More(type(spec)):
+        novel: int = 3
+
+    assert digest(More(**{name: getattr(spec, name) for name in type(spec).model_fields})) == digest(spec)
+
+
+NEW = """
+paper: ours
+prompt: time_r1
+rewards: {format: {weight: 1.0}, tiou: {weight: 1.0}}
+stages:
+  more: {kind: grpo, init: INIT, data: charades_train}
+evaluate: more
+benchmarks: [charades_test]
+arms:
+  cold: {stages.more.init: base}
+  theirs: {evaluate: invert4tvg.grpo}
+"""
+
+
+def test_a_new_experiment_adds_exactly_its_own_trainings(folder, tmp_path):
+    before = plan(folder, tmp_path)
+    (folder / "experiments" / "mine.yaml").write_text(NEW.replace("INIT", "time_r1.grpo"))
+    after = plan(folder, tmp_path, experiments=[*ALL, "mine"])
+    added = set(after.specs) - set(before.specs)
+    trained = {ident for ident in added if ident.startswith(("sft-", "grpo-"))}
+    found = stages(after)
+    assert trained == {found["mine", "main", "more"], found["mine", "cold", "more"]}
+    assert set(before.specs) <= set(after.specs) and stages(before).items() <= found.items()
+
+
+def test_a_stage_starts_from_and_an_arm_evaluates_another_experiments_stage(folder, tmp_path):
+    (folder / "experiments" / "mine.yaml").write_text(NEW.replace("INIT", "time_r1.grpo"))
+    made = plan(folder, tmp_path, experiments=["mine"])
+    others = plan(folder, tmp_path).runs
+    assert made.runs["mine", "main", 0].stages["more"].init.stage == others["time_r1", "main", 0].stages["grpo"]
+    theirs = made.runs["mine", "theirs", 0]
+    assert theirs.evaluations["charades_test"] == others["invert4tvg", "main", 0].evaluations["charades_test"]
+    assert any(ident in made.specs for ident in [identify(others["invert4tvg", "main", 0].stages["grpo"])])
+
+
+def test_experiments_that_start_from_each_other_are_refused(folder, tmp_path):
+    (folder / "experiments" / "one.yaml").write_text(NEW.replace("INIT", "two.more"))
+    (folder / "experiments" / "two.yaml").write_text(NEW.replace("INIT", "one.more"))
+    with pytest.raises(TvgError, match="start from each other"):
+        plan(folder, tmp_path, experiments=["one"])
+
+
+def test_all_takes_every_file_and_says_what_a_scale_leaves_out(folder, tmp_path):
+    made = plan(folder, tmp_path, experiments="all")
+    assert {name for name, _, _ in made.runs} == {"invert4tvg", "mini_base", "time_r1", "zero_shot"}
+    assert made.notice == "left out at scale mini: released (only at 3b, 7b)"
+    large = plan(folder, tmp_path, experiments="all", scale="3b")
+    assert ("released", "taro_3b", 0) in large.runs and ("released", "taro_7b", 0) not in large.runs
+    assert large.notice == "left out at scale 3b: mini_base (only at mini); 6 arms of released (only at 7b)"
+
+
+def test_released_weights_are_evaluated_with_two_prompts_and_nothing_is_trained(folder, tmp_path):
+    made = plan(folder, tmp_path, experiments=["released"], scale="7b")
+    assert not [ident for ident in made.specs if ident.startswith(("sft-", "grpo-"))]
+    own, ours = (made.runs["released", arm, 0].evaluations["charades_test"] for arm in ("taro_7b", "taro_7b_ours"))
+    assert own.model == ours.model == HubModel(hub="zhengmh/TaRO-7B", revision="main") and own.prompt != ours.prompt
+    base = made.runs["released", "main", 0].evaluations["charades_test"]
+    assert base.model == made.scale.base and base.prompt == ours.prompt
+
+
+def test_a_folder_of_weights_may_stand_where_the_base_model_does(folder, tmp_path):
+    edit(folder / "experiments" / "time_r1.yaml", base={"path": "my/weights"})
+    made = plan(folder, tmp_path, experiments=["time_r1"])
+    assert made.runs["time_r1", "main", 0].stages["grpo"].init == PathModel(path="my/weights")
+
+
+def test_every_arm_has_a_row_in_the_table_of_its_experiment(folder, tmp_path):
+    edit(folder / "experiments" / "time_r1.yaml", arms__g4={"stages.grpo.num_generations": 4})
+    made = plan(folder, tmp_path)
+    table = made.tables["arms_time_r1_charades_test"]
+    assert [row.arm for row in table.rows] == [
+        "main",
+        "finetune",
+        "g4",
+    ] and "arms_time_r1_charades_test" in made.table_names()
+    assert made.table_source("arms_time_r1_charades_test") == str(folder / "experiments" / "time_r1.yaml")
+    made.freeze()
+    assert load(made.store.table("arms_time_r1_charades_test")) == table
+
+
+def test_a_table_cannot_name_an_arm_that_is_not_there(folder, tmp_path):
+    path = folder / "tables" / "demo.yaml"
+    path.write_text(path.read_text().replace("arm: finetune", "arm: fintune"))
+    with pytest.raises(TvgError, match="a row of an arm that time_r1 does not have") as error:
+        plan(folder, tmp_path)
+    assert error.value.hint == "did you mean 'finetune'?"
+
+
+def test_a_data_set_needs_no_role(folder, tmp_path):
+    edit(folder / "experiments" / "time_r1.yaml", stages__grpo__data="mini.val", benchmarks=["mini.val"])
+    made = plan(folder, tmp_path, experiments=["time_r1"])
+    spec = made.runs["time_r1", "main", 0].stages["grpo"]
+    assert (spec.data.samples.dataset.name, spec.data.samples.split) == ("mini", "val")
+    ident = identify(made.runs["time_r1", "main", 0].evaluations["mini.val"])
+    assert re.fullmatch(r"[a-z0-9_]+-[0-9a-f]{12}", ident) and made.spec(ident)
+    assert "arms_time_r1_mini_val" in made.tables
+
+
+def test_a_limit_decodes_only_the_videos_of_its_samples(folder, tmp_path):
+    whole, few = plan(folder, tmp_path), plan(folder, tmp_path, limit=8)
+    spec = few.runs["time_r1", "main", 0].stages["grpo"].data
+    assert (spec.limit, spec.frames.limit, spec.frames.split) == (8, 8, "train")
+    assert str(few.store.samples(spec.frames.samples)) in few.inputs(identify(spec.frames))
+    assert whole.runs["time_r1", "main", 0].stages["grpo"].data.frames.samples is None
+
+
+def test_numbers_of_an_older_plan_are_taken_away(folder, tmp_path):
+    made = plan(folder, tmp_path)
+    made.freeze()
+    root = made.store.root
+    shown = [root / "tables" / "demo.md", root / "report" / "demo.html", root / "plots" / "demo" / "curves.png"]
+    kept = root / "tables" / "arms_zero_shot_charades_test.md"
+    for path in (*shown, kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("old")
+    edit(folder / "experiments" / "invert4tvg.yaml", stages__grpo__beta=0.01)
+    plan(folder, tmp_path).freeze()
+    assert not any(path.exists() for path in shown) and kept.exists()
