@@ -41,6 +41,14 @@ onstart:
     plan.freeze()
 
 
+# Here, and not in an included file: Snakemake forgets the default target of those.
+rule all:
+    """Every table, figure and plot of the configured experiments, the report, and MLflow."""
+    default_target: True
+    input:
+        f"{ROOT}/track/all.json",
+
+
 include: "rules/targets.smk"
 include: "rules/download.smk"
 include: "rules/frames.smk"

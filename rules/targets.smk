@@ -1,11 +1,4 @@
-# Targets: what a person asks for. `snakemake --list-target-rules` prints this page.
-
-
-rule all:
-    """Every table, figure and plot of the configured experiments, the report, and MLflow."""
-    default_target: True
-    input:
-        f"{ROOT}/track/all.json",
+# Targets beside `all`: what a person asks for. `snakemake --list-target-rules` prints this page.
 
 
 rule demo:

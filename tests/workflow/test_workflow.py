@@ -80,12 +80,23 @@ def test_every_target_says_what_it_is():
         assert any(line.startswith(f"{target} (") for line in done.stdout.splitlines()), done.stdout
 
 
-@pytest.mark.parametrize("scale", ["mini", "3b"])
-def test_a_scale_plans_without_data_and_writes_nothing(tmp_path, scale):
+@pytest.mark.parametrize("scale", sorted(path.stem for path in (REPO / "config" / "scales").glob("*.yaml")))
+def test_every_arm_is_planned_without_data_and_nothing_is_written(tmp_path, scale):
     shutil.copytree(REPO / "config", tmp_path / "config")
-    done = snakemake(tmp_path, "-n", "all", "--config", f"scale={scale}")
-    assert "grpo" in done.stdout and "This was a dry-run" in done.stdout
+    done = snakemake(tmp_path, "-n", "all", "--config", f"scale={scale}", "seeds=[0,1]")
+    plan = Plan.load({"scale": scale, "seeds": [0, 1]}, tmp_path / "config")
+    needed = {
+        identify(spec) for run in plan.runs.values() for spec in (*run.stages.values(), *run.evaluations.values())
+    }
+    assert plan.runs and not [ident for ident in needed if ident not in done.stdout]
+    assert plan.notice in done.stderr + done.stdout and "This was a dry-run" in done.stdout
     assert {path.name for path in tmp_path.iterdir()} <= {"config", ".snakemake"}
+
+
+def test_without_a_target_everything_is_planned(tmp_path):
+    shutil.copytree(REPO / "config", tmp_path / "config")
+    counts = [snakemake(tmp_path, "-n", *target).stdout.split("Job stats:")[1] for target in ([], ["all"])]
+    assert counts[0].split("total")[0] == counts[1].split("total")[0] and "\ntrain " in counts[0]
 
 
 def test_demo_writes_its_table_plots_report_and_mlflow(demo):
@@ -134,6 +145,25 @@ def test_a_new_seed_trains_only_its_own_arms(demo):
     done = snakemake(demo, "-n", "demo", "--config", "seeds=[0,1]")
     planned = done.stdout.split("Job stats:")[1]
     assert "\ntrain " in planned and planned.split("\ntrain")[1].split()[0] == "2"
+
+
+def test_a_failed_edit_shows_no_old_number_and_going_back_trains_nothing(demo, tmp_path):
+    folder = tmp_path / "edited"
+    shutil.copytree(demo, folder)
+    path, root = folder / "config" / "experiments" / "invert4tvg.yaml", folder / "results" / "mini"
+    written, table = path.read_text(), (root / "tables" / "demo.md").read_text()
+    path.write_text(written.replace("beta: 0.04", "beta: 0.02"))
+    shutil.rmtree(next(root.glob("stages/sft-*")) / "model")  # the edited training finds no base to start from
+    assert snakemake(folder, "demo", check=False).returncode != 0
+    for stale in ("tables/demo.md", "tables/demo.csv", "report/demo.html", "plots/demo/rewards.png"):
+        assert not (root / stale).exists(), stale
+    shown = tvg(folder, "show", "demo", "--results", "results/mini").stdout
+    assert next(line for line in shown.splitlines() if line.startswith("Invert4TVG")).count("not run") >= 7
+    path.write_text(written)
+    again = snakemake(folder, "-n", "demo").stdout
+    assert "\ntable " in again and "\ntrain " not in again and "\nevaluate " not in again
+    snakemake(folder, "demo")
+    assert (root / "tables" / "demo.md").read_text() == table
 
 
 def test_an_interrupted_run_continues(tmp_path):
