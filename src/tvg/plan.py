@@ -202,11 +202,14 @@ class Plan:
         self._take_away({name for name in self.tables if changed & self._arms_of(name)})
 
     def _take_away(self, tables: set[str]) -> None:
-        """Tables, and the pages and plots with them in it, whose numbers belong to an older plan."""
+        """Tables, and the pages and plots with them in it, whose numbers belong to an older plan.
+
+        What is made from a page goes too: Snakemake asks for nothing below a file that is there.
+        """
         root = self.store.root
         pages = [page for page in PAGES if tables & set(self.pages(page))]
         stale = [path for name in tables for path in root.glob(f"tables/{name}.*")]
-        stale += [root / "report" / f"{page}.html" for page in pages]
+        stale += [root / made for page in pages for made in (f"report/{page}.html", f"track/{page}.json")]
         stale += [path for page in pages for path in root.glob(f"plots/{page}/*")]
         for path in stale:
             path.unlink(missing_ok=True)
