@@ -34,10 +34,11 @@ rule annotations:
         f"{ROOT}/benchmarks/annotations/{{annotations}}.tsv"
     conda:
         "../envs/tvg.yaml"
+    threads: 2
     params:
         spec=lambda wildcards: plan.store.spec(wildcards.annotations),
         data=DATA,
     message:
         "read annotations {wildcards.annotations}"
     shell:
-        "tvg annotations {params.spec:q} --data {params.data:q} --log {log:q}"
+        "tvg annotations {params.spec:q} --data {params.data:q} --jobs {threads} --log {log:q}"

@@ -3,6 +3,7 @@
 Errors name file, arm, key, value got and nearest word.
 """
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,9 +31,12 @@ from tvg.validation import check, did_you_mean, parse_yaml, read_yaml
 __all__ = ["check", "did_you_mean", "parse_yaml", "read_yaml"]
 
 NAME = r"^[a-z0-9][a-z0-9_.]*$"  # goes into paths and wildcards
+WORD = r"^[a-z0-9][a-z0-9_]*$"  # of what a dot may follow: `experiment.stage`, `dataset.split`
 RESERVED = frozenset({*FOLDERS, "fetched", "report", "track"})  # of a results store, where an experiment has a folder
 PLACEHOLDERS = {"ground": ("query",), "complete_verb": ("masked",)}  # what a question must hold; the others hold none
+ABSENT = "absent"  # for the sha256 of a file of the user's that is not there
 Name = Annotated[str, Field(pattern=NAME)]
+Word = Annotated[str, Field(pattern=WORD)]
 Rewards = dict[Name, RewardSettings]
 
 
@@ -100,7 +104,7 @@ class Experiment(Closed):
     """a file of prompts/: the inversion tasks' questions"""
     rewards: Rewards = {}
     """the weighted sum of every grpo stage below, by name in tvg.rewards"""
-    stages: dict[Name, Stage] = {}
+    stages: dict[Word, Stage] = {}
     """trainings, by a name of their own"""
     evaluate: str
     """what is evaluated: a stage, `base`, `floor_whole_video` or `floor_constant_window`"""
@@ -117,18 +121,18 @@ class Experiment(Closed):
 class Role(Closed):
     """A data set's split, as a data role or a benchmark names it."""
 
-    dataset: Name
+    dataset: Word
     """a file of datasets/"""
-    split: Name
+    split: Word
     """one of its splits"""
 
 
 class StageOf(Closed):
     """The weights of another experiment's stage."""
 
-    experiment: Name
+    experiment: Word
     """a file of experiments/"""
-    stage: Name
+    stage: Word
     """one of its stages"""
 
 
@@ -162,9 +166,9 @@ class Scale(Closed):
     """in how many jobs a data set's videos are decoded"""
     frames: FramesSettings = FramesSettings()
     """how videos become frames"""
-    data: dict[Name, Role]
+    data: dict[Word, Role]
     """what each data role is"""
-    benchmarks: dict[Name, Role]
+    benchmarks: dict[Word, Role]
     """what each benchmark is"""
     may_set: tuple[Size, ...] = ()
     """the sizes that this scale sets: never rewards, tasks or the order of stages"""
@@ -222,10 +226,10 @@ def experiment_names(folder: Path) -> list[str]:
     paths = sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
     found: dict[str, Path] = {}
     for path in paths:
-        if not re.fullmatch(NAME, path.stem) or path.stem in RESERVED:
+        if not re.fullmatch(WORD, path.stem) or path.stem in RESERVED:
             raise TvgError(
                 path, "not the name of an experiment", got=path.stem,
-                expected="letters a-z, digits, _ and ., and no folder of a results store", hint="rename the file",
+                expected="letters a-z, digits and _, and no folder of a results store", hint="rename the file",
             )  # fmt: skip
         if path.stem in found or path.suffix == ".yml":
             raise TvgError(
@@ -236,12 +240,37 @@ def experiment_names(folder: Path) -> list[str]:
     return list(found)
 
 
-def read_dataset(folder: Path, name: str) -> DatasetIdentity:
-    """A data set's YAML as its identity; its own module checks the settings."""
+def read_dataset(folder: Path, name: str, split: str | None = None) -> DatasetIdentity:
+    """A data set's YAML as its identity; its own module checks the settings.
+
+    The files of a `jsonl` data set are in it by their sha256, so that an edited file is another data set. With `split`,
+    the others are left out: an edit of the test file is then no edit of what was trained.
+    """
     path = folder / f"{name}.yaml"
+    if not re.fullmatch(WORD, name):
+        raise TvgError(
+            path, "not the name of a data set", got=name, expected="letters a-z, digits and _", hint="rename it"
+        )
     if not path.exists():
         known = sorted(p.stem for p in folder.glob("*.yaml"))
         raise TvgError(path, "no such data set", got=name, expected=", ".join(known), hint=did_you_mean(name, known))
     content = read_yaml(path)
     head = {key: content.pop(key) for key in ("kind", "version") if key in content}
+    splits = content.get("splits")
+    if head.get("kind") == "jsonl" and isinstance(splits, dict):
+        alone = {split} if split in splits else set(splits)
+        content["splits"] = {key: _with_sha256(value) for key, value in splits.items() if key in alone}
     return check(DatasetIdentity, {"name": name, **head, "settings": content}, path)
+
+
+def _with_sha256(split: Any) -> Any:
+    """A split `FILE` or `{file: FILE, ...}` with the file's sha256, unless it pins one; no file stops no planning."""
+    split = {"file": split} if isinstance(split, str) else split
+    if not isinstance(split, dict) or not isinstance(split.get("file"), str):
+        return split
+    try:
+        with Path(split["file"]).expanduser().open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        found = ABSENT
+    return {"sha256": found, **split}

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tvg import datasets
 from tvg.config import Config, check, did_you_mean, experiment_names
 from tvg.errors import TvgError
 from tvg.report.layout import Table, load_all, of_arms
@@ -27,7 +28,6 @@ from tvg.spec import (
     canonical,
 )
 from tvg.store import Store, identify, read_spec, read_stage
-
 
 PAGES = ("demo", "all")  # of the report
 
@@ -55,6 +55,9 @@ class Plan:
         for run in self.runs.values():
             for spec in (*run.stages.values(), *run.evaluations.values()):
                 self._add(spec)
+        for spec in self.specs.values():
+            if isinstance(spec, DatasetIdentity):
+                datasets.check_settings(spec)
         self.tables: dict[str, Table] = self._tables_of_arms() | load_all(folder / "tables")
         self._check_tables()
 

@@ -248,7 +248,7 @@ class Resolver:
                 expected=f"{', '.join(roles)}, or dataset.split",
                 hint=did_you_mean(role, list(roles)),
             )
-        identity, backend = self.dataset(dataset), self.scale.verbs if verbs_needed else None
+        identity, backend = self.dataset(dataset, split), self.scale.verbs if verbs_needed else None
         splits = list(identity.settings.get("splits", {}))
         if split not in splits:
             where = f"{self.folder}/datasets/{dataset}.yaml"

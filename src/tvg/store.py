@@ -37,7 +37,7 @@ def identify(spec: Closed) -> str:
         case DatasetIdentity():
             readable = f"{spec.name}.videos"
         case EvaluationSpec():
-            readable = spec.benchmark
+            readable = spec.benchmark.replace(".", "_")
         case _:
             readable = spec.kind
     return f"{readable}-{digest(spec)}"
@@ -81,11 +81,27 @@ class Store:
         return self.root / "evaluations" / (spec if isinstance(spec, str) else identify(spec))
 
     def dataset(self, identity: DatasetIdentity) -> Path:
-        """A drawn data set is addressed by content; a downloaded one keeps its name, so that files are adopted."""
+        """A drawn data set is addressed by content; a downloaded one keeps its name, so that files are adopted.
+
+        The user's own stays where it is; a YAML that does not say where fails when its kind checks it.
+        """
+        if identity.kind == "jsonl":
+            return Path(str(identity.settings.get("videos", ""))).expanduser()
         return self.data / (f"{identity.name}-{digest(identity)}" if identity.kind == "mini" else identity.name)
 
     def videos(self, identity: DatasetIdentity) -> Path:
-        return self.dataset(identity) / "videos"
+        return self.dataset(identity) / ("" if identity.kind == "jsonl" else "videos")
+
+    def files(self, identity: DatasetIdentity) -> list[str]:
+        """The names of the wanted videos that are there; a folder may hold others. Raises TvgError before they are."""
+        path = self.fetched(identity)
+        content = _read(path)
+        if "files" not in content:
+            raise TvgError(
+                path, "does not say which videos there are", got=", ".join(content), expected="files",
+                hint="delete it and run snakemake again",
+            )  # fmt: skip
+        return content["files"]
 
     def served(self, ident: str) -> str:
         """The runs whose pointers name this stage or evaluation, for people: `time_r1, invert4tvg-tvg_only`."""

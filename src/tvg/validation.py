@@ -71,7 +71,8 @@ def _in_words(found: Any, place: list[str], beside: list[str]) -> tuple[str, Any
             words = [word.strip() for word in known["expected"].replace(" or ", ", ").replace("'", "").split(",")]
             return "not one of the values that may stand here", got, ", ".join(words), did_you_mean(str(got), words)
         case "string_pattern_mismatch":
-            return "not a name", got, "letters a-z, digits, _ and . (it goes into paths)", "choose another name"
+            dot = " and ." if "." in known["pattern"].split("[")[-1] else ""
+            return "not a name", got, f"letters a-z, digits, _{dot} (it goes into paths)", "choose another name"
         case "model_type" | "dict_type":
             return "not a mapping", got, "key: value pairs", see
         case "tuple_type" | "list_type":

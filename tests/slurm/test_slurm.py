@@ -37,4 +37,5 @@ def test_a_training_comes_out_of_slurm_jobs(submit):
     done = run(str(stage / "model.done"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert (done.stdout + done.stderr).count("submitted with SLURM jobid") >= 5
-    assert json.loads((folder / stage / "run.json").read_text())["exit"] == 0
+    run_json = json.loads((folder / stage / "run.json").read_text())
+    assert run_json["exit"] == 0 and run_json["slurm_job"].isdigit()

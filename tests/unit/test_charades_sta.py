@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import shutil
 import threading
 import zipfile
 from functools import partial
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import REPO
+from tests.unit.video_maker import Track, make_video, steady
 from tvg import datasets
 from tvg.config import read_dataset
 from tvg.datasets.charades_sta import clean, parse
@@ -21,6 +23,7 @@ from tvg.errors import TvgError
 from tvg.sample import Sample, read_samples, write_samples
 from tvg.segment import Segment
 from tvg.spec import DatasetIdentity
+from tvg.video.lengths import measure
 
 REAL = read_dataset(REPO / "config" / "datasets", "charades_sta")
 DURATIONS = 'id,script,length\nAAAAA,"two\nlines, quoted",30.5\nBBBBB,x,10.0\nZZZZZ,x,\n'
@@ -263,6 +266,13 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+def pack(site: Path, *names: str) -> None:
+    with zipfile.ZipFile(site / "videos.zip", "w") as file:
+        for name in names:
+            file.write(site.parent / f"{name}.mp4", f"Charades_v1_480/{name}.mp4")
+        file.writestr("Charades_v1_480/UNUSED.mp4", "unused")
+
+
 @pytest.fixture
 def published(tmp_path):
     """What the publishers serve, under an address."""
@@ -270,9 +280,9 @@ def published(tmp_path):
     site.mkdir()
     (site / "a.txt").write_text("AAAAA 1 2##a\nBBBBB 1 2##b\nbroken\n")
     (site / "d.csv").write_text(DURATIONS)
-    with zipfile.ZipFile(site / "videos.zip", "w") as file:
-        for name in ("AAAAA", "BBBBB", "UNUSED"):
-            file.writestr(f"Charades_v1_480/{name}.mp4", name)
+    make_video(tmp_path / "AAAAA.mp4", Track(steady(61, 2), rate=2, last=500))
+    make_video(tmp_path / "BBBBB.mp4", Track(steady(20, 2), rate=2, last=500))
+    pack(site, "AAAAA", "BBBBB")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -288,29 +298,34 @@ def remote(folder: Path, url: str, **changes) -> DatasetIdentity:
     return identity.model_copy(update={"settings": {**identity.settings, **changes}})
 
 
+def fetch(identity: DatasetIdentity, tmp_path: Path) -> datasets.Fetched:
+    return datasets.fetch(identity, tmp_path / "data", 1, measure, tmp_path / "problems.jsonl")
+
+
 def test_fetch_then_load(published, tmp_path):
     folder = tmp_path / "data"
     identity = remote(tmp_path, published[1])
-    datasets.fetch(identity, folder, jobs=1)
+    fetched = fetch(identity, tmp_path)
+    assert fetched.files == ("AAAAA.mp4", "BBBBB.mp4") and (fetched.downloaded, fetched.adopted) == (2, 0)
     assert sorted(p.name for p in (folder / "videos").iterdir()) == ["AAAAA.mp4", "BBBBB.mp4"]
     assert len(datasets.load(identity, "test", folder).samples) == 2
-    assert (folder / "videos.absent.txt").read_text() == ""
+    assert (tmp_path / "problems.jsonl").read_text() == ""
 
 
 def test_videos_that_are_there_need_no_archive(published, tmp_path):
-    folder = tmp_path / "data"
-    (folder / "videos").mkdir(parents=True)
-    for name in ("AAAAA", "BBBBB"):
-        (folder / "videos" / f"{name}.mp4").write_text("mine")
-    datasets.fetch(remote(tmp_path, published[1], videos={"url": "http://127.0.0.1:1/gone.zip"}), folder, jobs=1)
-    assert not list(folder.glob("*.zip"))
+    videos = tmp_path / "data" / "videos"
+    videos.mkdir(parents=True)
+    for name in ("AAAAA.mp4", "BBBBB.mp4"):
+        shutil.copy(tmp_path / name, videos)
+    identity = remote(tmp_path, published[1], videos={"url": "http://127.0.0.1:1/gone.zip"}, may_lose=0)
+    assert fetch(identity, tmp_path).adopted == 2
+    assert not list(videos.parent.glob("*.zip"))
 
 
 def test_absent_videos_are_listed_and_too_many_stop(published, tmp_path):
     site, url = published
-    with zipfile.ZipFile(site / "videos.zip", "w") as file:
-        file.writestr("Charades_v1_480/AAAAA.mp4", "A")
-    datasets.fetch(remote(tmp_path, url, may_lose=0.5), tmp_path / "data", jobs=1)
-    assert (tmp_path / "data" / "videos.absent.txt").read_text() == "BBBBB.mp4\n"
+    pack(site, "AAAAA")
+    fetch(remote(tmp_path, url, may_lose=0.5), tmp_path)
+    assert (tmp_path / "problems.jsonl").read_text() == '{"video": "BBBBB.mp4", "problem": "absent"}\n'
     with pytest.raises(TvgError, match="1 of 2"):
-        datasets.fetch(remote(tmp_path, url, may_lose=0.4), tmp_path / "data", jobs=1)
+        fetch(remote(tmp_path, url, may_lose=0.4), tmp_path)

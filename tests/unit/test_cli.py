@@ -3,6 +3,7 @@
 import errno
 
 import pytest
+from safetensors import SafetensorError
 
 from tvg import cli
 
@@ -22,6 +23,16 @@ def test_a_full_disk_says_what_to_do(tmp_path, monkeypatch, caplog, number):
     monkeypatch.setattr(cli.jobs, "tasks", full)
     assert cli.main(["tasks", str(tmp_path / "x.json")]) == 1
     assert "metrics.jsonl: no room left" in caplog.text and "run the same command again" in caplog.text
+
+
+def test_a_full_disk_is_also_known_from_a_library_of_another_language(tmp_path, monkeypatch, caplog):
+    def full(_):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    full.__name__ = "tasks"
+    monkeypatch.setattr(cli.jobs, "tasks", full)
+    assert cli.main(["tasks", str(tmp_path / "x.json")]) == 1
+    assert "disk: no room left" in caplog.text and "Error while serializing" in caplog.text
 
 
 def test_any_other_os_error_is_not_hidden(tmp_path, monkeypatch):

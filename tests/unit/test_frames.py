@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from PIL.Image import Resampling
 
 from tests.unit.video_maker import H264, HEVC, Track, make_video, read_number, remux, steady, turn
 from tvg.errors import TvgError
 from tvg.segment import Segment
 from tvg.spec import FramesSettings
+from tvg.video import decode
 from tvg.video.budget import fit, pixel_cap
 from tvg.video.decode import Frames, describe, moments, sample
 from tvg.video.probe import probe
@@ -131,6 +133,20 @@ def test_pictures_are_put_upright(matrix, undo, tmp_path):
     frames, facts = sample(path, FOUR), describe(path)
     assert [read_number(undo(picture)) for picture in frames.pixels] == [0, 7, 15, 22]
     assert (facts["height"], facts["width"]) == ((160, 96) if matrix[0] == 0 else (96, 160))
+
+
+def test_a_video_takes_one_thread(tmp_path, monkeypatch):
+    """Side by side, on a machine of many cores, the scaler's own threads would run into the limit of processes."""
+    tasks, seen = Path("/proc/self/task"), []
+    if not tasks.exists():
+        pytest.skip("threads are counted in /proc")
+    monkeypatch.setattr(
+        decode.Image, "fromarray", lambda a, of=Image.fromarray: seen.append(len([*tasks.iterdir()])) or of(a)
+    )
+    path = make_video(tmp_path / "x.mp4", Track(SECOND_30))
+    before = len([*tasks.iterdir()])
+    sample(path, FOUR)
+    assert seen and set(seen) == {before}
 
 
 def test_sound_does_not_lengthen_a_video(tmp_path):

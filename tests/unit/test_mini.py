@@ -22,6 +22,7 @@ from tvg.errors import TvgError
 from tvg.inversion.verbs import extractor, sampler_verbs
 from tvg.segment import Segment
 from tvg.spec import DatasetIdentity
+from tvg.video.lengths import measure
 
 SHIPPED = read_dataset(REPO / "config" / "datasets", "mini")
 SETTINGS = mini.Settings.model_validate(SHIPPED.settings)
@@ -50,6 +51,10 @@ def edited(**changes) -> DatasetIdentity:
     return SHIPPED.model_copy(update={"settings": {**SHIPPED.settings, **changes}})
 
 
+def fetch(identity: DatasetIdentity, folder: Path, jobs: int) -> datasets.Fetched:
+    return datasets.fetch(identity, folder, jobs, measure, folder.parent / f"{folder.name}.problems.jsonl")
+
+
 @pytest.fixture(scope="module")
 def loaded():
     return {split: datasets.load(SHIPPED, split, Path("absent")) for split in SPLITS}
@@ -59,7 +64,7 @@ def loaded():
 def drawn(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mini")
     identity = edited(splits={"train": 3, "test": 2})
-    datasets.fetch(identity, folder, jobs=2)
+    fetch(identity, folder, jobs=2)
     return identity, folder
 
 
@@ -145,7 +150,7 @@ def test_actions_do_not_start_at_fixed_times():
         ({"duration": [3, 12]}, "cannot hold"),
         ({"side": 111}, "even"),
         ({"joint": 1.5}, "less than or equal to 1"),
-        ({"splits": {"../train": 3}}, "pattern"),
+        ({"splits": {"../train": 3}}, "not a name"),
     ],
 )
 def test_settings_that_cannot_be_drawn(change, complaint):
@@ -297,10 +302,18 @@ def test_fetching_again_draws_only_what_is_missing(drawn):
     before, content = kept.stat().st_mtime_ns, gone.read_bytes()
     gone.unlink()
     gone.with_name(gone.name + ".partial").write_bytes(content[:100])  # a job that was killed
-    datasets.fetch(identity, folder, jobs=1)
+    fetched = fetch(identity, folder, jobs=1)
+    assert (fetched.downloaded, fetched.adopted) == (1, 4)
     assert kept.stat().st_mtime_ns == before
     assert gone.read_bytes() == content
     assert not list((folder / "videos").glob("*.partial"))
+
+
+def test_a_whole_folder_is_not_written_to(drawn):
+    identity, folder = drawn
+    before = {path: path.stat().st_mtime_ns for path in (folder, *folder.rglob("*"))}
+    assert fetch(identity, folder, jobs=2).adopted == 5
+    assert {path: path.stat().st_mtime_ns for path in (folder, *folder.rglob("*"))} == before
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, a device that is always full")
@@ -309,11 +322,11 @@ def test_full_disk(tmp_path, jobs):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "train-00000.mp4.partial").symlink_to("/dev/full")
     with pytest.raises(TvgError, match="No space left"):
-        datasets.fetch(edited(splits={"train": 1}), tmp_path, jobs=jobs)
+        fetch(edited(splits={"train": 1}), tmp_path, jobs=jobs)
     assert list((tmp_path / "videos").iterdir()) == []
 
 
 def test_no_folder_to_write_to(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TvgError, match="cannot write"):
-        datasets.fetch(edited(splits={"train": 1}), tmp_path / "file", jobs=1)
+        fetch(edited(splits={"train": 1}), tmp_path / "file", jobs=1)

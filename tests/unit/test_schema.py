@@ -10,7 +10,13 @@ from tvg import schema
 from tvg.config import read_yaml
 
 CONFIG = REPO / "config"
-FOLDERS = {"experiments": "experiment", "scales": "scale", "prompts": "prompt", "tables": "table", "datasets": "dataset"}
+FOLDERS = {
+    "experiments": "experiment",
+    "scales": "scale",
+    "prompts": "prompt",
+    "tables": "table",
+    "datasets": "dataset",
+}
 SHIPPED = [(path, FOLDERS[path.parent.name], 1) for name in FOLDERS for path in sorted((CONFIG / name).glob("*.yaml"))]
 SHIPPED += [(CONFIG / "config.yaml", "config", 0)]
 

@@ -6,10 +6,12 @@ import shutil
 import pytest
 
 from tests.conftest import REPO
+from tests.unit.video_maker import Track, make_video, steady
 from tvg import datasets
 from tvg.config import read_dataset
 from tvg.errors import TvgError
 from tvg.segment import Segment, tiou
+from tvg.video.lengths import measure
 
 ITEM = {"video": "a/b/x.mp4", "duration": 20.0, "timestamp": [1.0, 4.0], "sentence": "a dog runs", "video_start": None,
         "video_end": None}  # fmt: skip
@@ -62,5 +64,26 @@ def test_absent_videos_are_an_error_that_names_their_source(tmp_path):
     made = write(tmp_path, [ITEM])
     made = made.model_copy(update={"settings": made.settings | {"may_lose": 0.5}})
     with pytest.raises(TvgError, match="Boshenxx/TimeR1-Dataset"):
-        datasets.fetch(made, tmp_path, 1)
-    assert (tmp_path / "videos.absent.txt").read_text() == "x.mp4\n"
+        datasets.fetch(made, tmp_path, 1, measure, tmp_path / "listed" / "problems.jsonl")
+    assert json.loads((tmp_path / "listed" / "problems.jsonl").read_text()) == {"video": "x.mp4", "problem": "absent"}
+
+
+@pytest.mark.parametrize(
+    ("cut", "seconds", "fine"),
+    [
+        ((None, None), 20, True),
+        ((None, None), 40, False),
+        ((None, None), 12, False),
+        ((15, 35), 20, True),  # the file is the cut already
+        ((15, 35), 35, True),
+        ((15, 35), 90, True),
+        ((15, 35), 30, False),
+    ],
+)
+def test_a_file_may_be_longer_than_its_cut(tmp_path, cut, seconds, fine):
+    made = write(tmp_path, [ITEM | {"video_start": cut[0], "video_end": cut[1]}])
+    (tmp_path / "videos").mkdir()
+    make_video(tmp_path / "videos" / "x.mp4", Track(steady(seconds, 1), rate=1, last=1000))
+    fetched = datasets.fetch(made, tmp_path, 1, measure, tmp_path / "listed" / "problems.jsonl")
+    assert (fetched.problems == {}) is fine
+    assert fetched.files == ("x.mp4",) and fetched.adopted == 1

@@ -8,17 +8,20 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tvg.cli import explaining, jobs, lines, own_data, planning, reports, video
+from tvg.cli import completion, explaining, jobs, lines, own_data, planning, reports, video
 from tvg.errors import TvgError
 
 log = logging.getLogger("tvg")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-GROUPS = (jobs, reports, planning, explaining, own_data, video, lines)
+GROUPS = (jobs, reports, planning, explaining, own_data, video, lines, completion)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; a TvgError is printed without a traceback."""
-    arguments = parser().parse_args(argv)
+    top = parser()
+    if "_ARGCOMPLETE" in os.environ:
+        completion.complete(top)
+    arguments = top.parse_args(argv)
     _log_to(arguments.log, arguments.spec.stem if "spec" in arguments else arguments.verb)
     try:
         return arguments.run(arguments) or 0
@@ -28,8 +31,8 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        if error.errno not in NO_ROOM:
+    except Exception as error:
+        if not _is_no_room(error):
             raise
         log.error("%s", _no_room(error))
         return 1
@@ -53,9 +56,15 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _no_room(error: OSError) -> TvgError:
+def _is_no_room(error: Exception) -> bool:
+    """Also as a library in another language says it, in an exception of its own."""
+    return getattr(error, "errno", None) in NO_ROOM or os.strerror(errno.ENOSPC) in str(error)
+
+
+def _no_room(error: Exception) -> TvgError:
+    where, got = getattr(error, "filename", None), getattr(error, "strerror", None)
     return TvgError(
-        error.filename or "disk", "no room left", got=error.strerror, expected="room for results and videos",
+        where or "disk", "no room left", got=got or error, expected="room for results and videos",
         hint="make room and run the same command again: finished steps and the newest checkpoint are kept",
     )  # fmt: skip
 

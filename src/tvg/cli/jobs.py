@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -39,27 +40,33 @@ def download(a: Arguments) -> None:
     from tvg.sample import write_lines
     from tvg.spec import DatasetIdentity
     from tvg.store import read_spec
+    from tvg.video.lengths import measure
 
     identity, store = read_spec(DatasetIdentity, a.spec), _store(a)
-    folder = store.dataset(identity)
-    datasets.fetch(identity, folder, a.jobs)
-    files = sorted(p.name for p in store.videos(identity).iterdir())
-    write_lines(store.fetched(identity), [json.dumps({"dataset": identity.name, "videos": len(files)})])
-    log.info("%s: %d videos in %s", identity.name, len(files), folder)
+    folder, path = store.dataset(identity), store.fetched(identity)
+    listing = path.with_suffix(".problems.jsonl")
+    fetched = datasets.fetch(identity, folder, a.jobs, partial(measure, jobs=a.jobs), listing)
+    counts = {
+        "videos": len(fetched.files),
+        "downloaded": fetched.downloaded,
+        "adopted": fetched.adopted,
+        "problems": len(fetched.problems),
+    }
+    write_lines(path, [json.dumps({"dataset": identity.name, **counts, "files": fetched.files}, ensure_ascii=False)])
+    said = ", ".join(f"{count} {what}" for what, count in counts.items())
+    log.info("%s: %s; in %s", identity.name, said, store.videos(identity))
 
 
 def annotations(a: Arguments) -> None:
     from tvg import datasets
-    from tvg.sample import write_lines, write_samples
+    from tvg.sample import write_samples
     from tvg.spec import SamplesSpec
     from tvg.store import read_spec
+    from tvg.video.lengths import measure
 
     spec, store = read_spec(SamplesSpec, a.spec), _store(a)
-    loaded = datasets.load(spec.dataset, spec.split, store.dataset(spec.dataset))
-    path = store.samples(spec)
-    for what in ("rejected", "clipped"):
-        rows = getattr(loaded, what)
-        write_lines(path.with_suffix(f".{what}.jsonl"), (json.dumps(row, ensure_ascii=False) for row in rows))
+    path, folder = store.samples(spec), store.dataset(spec.dataset)
+    loaded = datasets.load(spec.dataset, spec.split, folder, partial(measure, jobs=a.jobs), listing=path)
     write_samples(path, loaded.samples)
     counts = len(loaded.samples), len(loaded.clipped), len(loaded.rejected)
     log.info("%s/%s: %d samples (%d clipped to the video), %d rejected", spec.dataset.name, spec.split, *counts)
@@ -89,11 +96,9 @@ def cache(a: Arguments) -> None:
     from tvg.video.cache import write_shard
 
     spec, store = read_spec(FramesSpec, a.spec), _store(a)
-    folder = store.videos(spec.dataset)
+    folder, names = store.videos(spec.dataset), set(store.files(spec.dataset))
     if spec.samples:
-        names = {sample.video for sample in islice(read_samples(store.samples(spec.samples)), spec.limit)}
-    else:
-        names = {path.name for path in folder.iterdir()}
+        names &= {sample.video for sample in islice(read_samples(store.samples(spec.samples)), spec.limit)}
     write_shard(store.shards(spec, a.of)[int(a.shard)], names, spec.frames, jobs=a.jobs, video_dir=folder)
 
 

@@ -32,6 +32,15 @@ def plan_of(a: Arguments) -> Any:
     return Plan.load(read_yaml(CONFIG / "config.yaml") | _dials(getattr(a, "config", [])))
 
 
+def resolver_of(a: Arguments) -> Any:
+    """The resolver of config/config.yaml with `--config` over it; reads no experiment before it is asked for one."""
+    from tvg.config import Config, check, read_yaml
+    from tvg.resolve import Resolver
+
+    path = CONFIG / "config.yaml"
+    return Resolver(check(Config, read_yaml(path) | _dials(getattr(a, "config", [])), path), CONFIG)
+
+
 def _dials(given: list[str]) -> dict[str, Any]:
     from tvg.config import parse_yaml
 

@@ -1,50 +1,56 @@
-"""Data sets: raw annotations -> Samples, and where the videos come from. One module a kind, each with `Settings`
-(its part of the YAML; `splits` maps each split's name to what it is), `load` and `fetch`.
+"""Data sets: raw annotations -> Samples, and where the videos come from. One module a kind, each with `Settings` (its
+part of the YAML; `splits` maps each split's name to what it is), `load(settings, split, folder, measure)` -> Loaded and
+`fetch(settings, folder, jobs)` -> Stock.
 """
 
-from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 from tvg.config import check, did_you_mean
+from tvg.datasets.adopt import Fetched, Measure, take_stock
+from tvg.datasets.audit import Loaded
 from tvg.errors import TvgError
-from tvg.sample import Sample
-from tvg.segment import Segment
 from tvg.spec import Closed, DatasetIdentity
 
-KINDS = ("charades_sta", "mini", "timerft")
+KINDS = ("charades_sta", "jsonl", "mini", "timerft")
+__all__ = ["KINDS", "Fetched", "Loaded", "Measure", "check_settings", "fetch", "load"]
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """One split. Nothing is dropped or changed in silence:
+def load(
+    identity: DatasetIdentity, split: str, folder: Path, measure: Measure | None = None, listing: Path | None = None
+) -> Loaded:
+    """The samples of a split; `folder` is where `fetch` put the data set.
 
-    rejected: rows that gave no sample, clipped: rows whose segment was cut to the duration; both as
-    {"file", "line", "text", "reason"}. captions: video -> its dense captions in order of time, where there are any.
+    measure: how long videos are, for a kind that takes what the rows do not say from the files. listing: rejected and
+    clipped rows are written beside this path, before too many of them are an error. Raises TvgError.
     """
-
-    samples: list[Sample]
-    rejected: list[dict[str, object]] = field(default_factory=list)
-    clipped: list[dict[str, object]] = field(default_factory=list)
-    captions: dict[str, list[tuple[Segment, str]]] | None = None
-
-
-def load(identity: DatasetIdentity, split: str, folder: Path) -> Loaded:
-    """The samples of a split; `folder` is where `fetch` put the data set."""
     module, settings = _open(identity)
     known = sorted(settings.splits)
     if split not in known:
         raise TvgError(
             _where(identity), "no such split", got=split, expected=", ".join(known), hint=did_you_mean(split, known)
         )
-    return module.load(settings, split, folder)
+    loaded = module.load(settings, split, folder, measure)
+    if listing is not None:
+        loaded.list_problems(listing)
+    loaded.check_loss(f", listed in {listing.with_suffix('.rejected.jsonl')}" if listing else "")
+    return loaded
 
 
-def fetch(identity: DatasetIdentity, folder: Path, jobs: int) -> None:
-    """Draw or download annotations and videos into `folder` and `folder`/videos; what is there already is kept."""
+def fetch(identity: DatasetIdentity, folder: Path, jobs: int, measure: Measure, listing: Path) -> Fetched:
+    """Draw or download annotations and videos into `folder` and `folder`/videos; what is there already is adopted.
+
+    Where all is there, nothing is written but `listing`, the videos that are absent or not as annotated: the folder
+    may be read-only. Raises TvgError when too many are.
+    """
     module, settings = _open(identity)
-    module.fetch(settings, folder, jobs)
+    return take_stock(module.fetch(settings, folder, jobs), measure, listing)
+
+
+def check_settings(identity: DatasetIdentity) -> None:
+    """Raises TvgError where the data set's YAML is not what its kind takes; reads no other file."""
+    _open(identity)
 
 
 def _open(identity: DatasetIdentity) -> tuple[ModuleType, Closed]:

@@ -1,15 +1,48 @@
 """What downloaded annotations go through: is it the published file, is the segment usable, how much was lost."""
 
-import logging
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tvg.datasets.download import Source, verify
 from tvg.errors import TvgError
-from tvg.sample import write_lines
+from tvg.sample import Sample, write_lines
 from tvg.segment import Segment
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class Loaded:
+    """One split. Nothing is dropped or changed in silence:
+
+    rejected: rows that gave no sample, clipped: rows whose segment was cut to the duration; both as
+    {"file", "line", "text", "reason"}. captions: video -> its dense captions in order of time, where there are any.
+    source, lines: the annotation file and how many rows it has. may_lose: the share of them that may be rejected.
+    """
+
+    samples: list[Sample]
+    rejected: list[dict[str, object]] = field(default_factory=list)
+    clipped: list[dict[str, object]] = field(default_factory=list)
+    captions: dict[str, list[tuple[Segment, str]]] | None = None
+    source: Path | None = None
+    lines: int = 0
+    may_lose: float = 0.0
+
+    def list_problems(self, beside: Path) -> None:
+        """Write {beside}.rejected.jsonl and {beside}.clipped.jsonl, also when they are empty."""
+        for what, rows in (("rejected", self.rejected), ("clipped", self.clipped)):
+            write_lines(beside.with_suffix(f".{what}.jsonl"), (json.dumps(row, ensure_ascii=False) for row in rows))
+
+    def check_loss(self, listed: str) -> None:
+        """Raises TvgError when more was rejected than may be lost; `listed` says where all of it stands."""
+        if len(self.rejected) <= self.may_lose * self.lines:
+            return
+        shown = "; ".join(f"line {row['line']}: {row['reason']}" for row in self.rejected[:3])
+        raise TvgError(
+            self.source, "too many annotation lines rejected",
+            got=f"{len(self.rejected)} of {self.lines} ({shown}){listed}", expected=f"at most {self.may_lose:.1%}",
+            hint="mend the file, or raise `may_lose` in the data set's YAML",
+        )  # fmt: skip
 
 
 def clean(segment: Segment, duration: float, least: float) -> tuple[Segment | None, str | None]:
@@ -23,7 +56,10 @@ def clean(segment: Segment, duration: float, least: float) -> tuple[Segment | No
             f"{inside.length:.2f} s of the segment lie inside the {duration} s of the video, less than {least} s",
         )
     if inside != segment:
-        return inside, f"the segment is clipped to the {duration} s of the video"
+        return (
+            inside,
+            f"the segment from {segment.start} s to {segment.end} s is clipped to the {duration} s of the video",
+        )
     return segment, None
 
 
@@ -43,30 +79,3 @@ def published_file(files: Mapping[str, Source], folder: Path, name: str) -> Path
 def problem_row(path: Path, line: int, text: str, reason: str) -> dict[str, object]:
     """One entry of Loaded.rejected or Loaded.clipped."""
     return {"file": path.name, "line": line, "text": text, "reason": reason}
-
-
-def check_loss(path: Path, count: int, rejected: list[dict[str, object]], may_lose: float) -> None:
-    """Raises TvgError when more than a share `may_lose` of `count` rows was rejected."""
-    if len(rejected) > may_lose * count:
-        shown = "; ".join(f"line {row['line']}: {row['reason']}" for row in rejected[:3])
-        raise TvgError(
-            path, "too many annotation lines rejected", got=f"{len(rejected)} of {count} ({shown})",
-            expected=f"at most {may_lose:.1%}", hint="mend the file, or raise `may_lose` in the data set's YAML",
-        )  # fmt: skip
-
-
-def absent_videos(folder: Path, wanted: Iterable[str], may_lose: float, hint: str) -> list[str]:
-    """The wanted names that folder/videos lacks, listed in folder/videos.absent.txt.
-
-    Raises TvgError with `hint` when they are more than a share `may_lose`.
-    """
-    wanted, videos, listed = sorted(set(wanted)), folder / "videos", folder / "videos.absent.txt"
-    absent = [name for name in wanted if not (videos / name).exists()]
-    write_lines(listed, absent)
-    log.log(logging.WARNING if absent else logging.INFO, "%d of %d videos absent", len(absent), len(wanted))
-    if len(absent) > may_lose * len(wanted):
-        raise TvgError(
-            videos, "too many videos absent", got=f"{len(absent)} of {len(wanted)}, listed in {listed}",
-            expected=f"at most {may_lose:.1%}", hint=f"{hint}, or raise `may_lose` in the data set's YAML",
-        )  # fmt: skip
-    return absent

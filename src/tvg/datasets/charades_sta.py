@@ -15,8 +15,9 @@ from typing import Annotated, NamedTuple
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from tvg.config import Name
-from tvg.datasets import Loaded
-from tvg.datasets.audit import absent_videos, check_loss, clean, problem_row, published_file
+from tvg.datasets import Loaded, Measure
+from tvg.datasets.adopt import Claim, Stock, annotation_files, unwritable
+from tvg.datasets.audit import clean, problem_row, published_file
 from tvg.datasets.download import Source, download, unpack
 from tvg.errors import TvgError
 from tvg.sample import Sample
@@ -31,27 +32,33 @@ LINE = re.compile(
 
 
 class Split(Closed):
-    """Names of files; rows: how many annotation lines there must be, None for any; clean: train-time cleaning."""
+    """The files of one split, by name."""
 
     annotations: str
+    """lines of `VIDEO start end##query`"""
     durations: str
+    """a CSV with the columns id and length, in seconds"""
     rows: PositiveInt | None = None
+    """how many annotation lines there must be; without it, any"""
     clean: bool
+    """train-time cleaning: reversed, overlong and too short segments"""
 
 
 class Settings(Closed):
-    """files: what lies under annotations/. videos: a zip of `VIDEO.mp4`.
-
-    least: seconds that a cleaned segment must keep. may_lose: the largest share of a split's lines that may be
-    rejected, and of the data set's videos that may be absent.
-    """
+    """`kind: charades_sta`: lines of text, durations in a CSV, videos in a zip."""
 
     licence: str
+    """said before anything is downloaded"""
     splits: dict[Name, Split]
+    """name -> its files"""
     files: dict[str, Source]
+    """what lies under annotations/, and where it comes from"""
     videos: Source
+    """a zip of `VIDEO.mp4`"""
     least: PositiveFloat
+    """seconds that a cleaned segment must keep"""
     may_lose: Annotated[float, Field(ge=0, le=1)]
+    """share of a split's lines that may be rejected, and of the videos that may be absent"""
 
 
 class Line(NamedTuple):
@@ -69,8 +76,8 @@ def parse(text: str) -> Line | None:
     return Line(found[1], segment, found[4]) if all(map(math.isfinite, segment)) else None
 
 
-def load(settings: Settings, split: str, folder: Path) -> Loaded:
-    """Read folder/annotations. Raises TvgError: a file absent or not as pinned, lines missing, too many rejected."""
+def load(settings: Settings, split: str, folder: Path, measure: Measure | None) -> Loaded:
+    """Read folder/annotations. measure: not used. Raises TvgError: a file absent or not as pinned, lines missing."""
     what = settings.splits[split]
     path = published_file(settings.files, folder, what.annotations)
     durations = read_durations(published_file(settings.files, folder, what.durations))
@@ -80,7 +87,7 @@ def load(settings: Settings, split: str, folder: Path) -> Loaded:
             path, "not the number of annotation lines that were published", got=len(lines), expected=what.rows,
             hint="delete the file and run `tvg download` again, or correct `rows` in the data set's YAML",
         )  # fmt: skip
-    loaded = Loaded([])
+    loaded = Loaded([], source=path, lines=len(lines), may_lose=settings.may_lose)
     for number, text in lines:
         sample, problem = _read(text, number, durations, settings, what)
         if sample is not None:
@@ -92,7 +99,6 @@ def load(settings: Settings, split: str, folder: Path) -> Loaded:
         "%s: %d lines, %d samples (%d clipped to the video), %d rejected",
         path.name, len(lines), len(loaded.samples), len(loaded.clipped), len(loaded.rejected),
     )  # fmt: skip
-    check_loss(path, len(lines), loaded.rejected, settings.may_lose)
     return loaded
 
 
@@ -141,22 +147,35 @@ def read_durations(path: Path) -> dict[str, float]:
     return durations
 
 
-def fetch(settings: Settings, folder: Path, jobs: int) -> None:
+def fetch(settings: Settings, folder: Path, jobs: int) -> Stock:
     """Download annotations and, unless all videos are in folder/videos already, the archive, kept in `folder`.
 
-    jobs: not used, there is one archive. Videos that it lacks are listed in folder/videos.absent.txt.
+    Where the folder cannot be written to, nothing is downloaded: what is absent is then for the check to judge.
+    jobs: not used, there is one archive.
     """
     log.info("licence: %s", settings.licence)
-    for name, source in settings.files.items():
-        download(source.url, folder / "annotations" / name, source.sha256)
-    wanted = sorted({f"{line.video}.mp4" for split in settings.splits.values() for line in _parsed(folder, split)})
-    videos = folder / "videos"
-    if any(not (videos / name).exists() for name in wanted):
+    annotation_files(settings.files, folder)
+    wanted, videos = _wanted(settings, folder), folder / "videos"
+    absent = [name for name in sorted(wanted) if not (videos / name).exists()]
+    if absent and not (unwritable(videos) or unwritable(folder)):
         archive = folder / settings.videos.url.rsplit("/", 1)[-1]
         download(settings.videos.url, archive, settings.videos.sha256)
-        unpack(archive, videos, wanted)
+        unpack(archive, videos, absent)
         log.info("%s is unpacked and may be deleted", archive)
-    absent_videos(folder, wanted, settings.may_lose, "put them there")
+    new = frozenset(name for name in absent if (videos / name).exists())
+    return Stock(videos, wanted, new, settings.may_lose, f"put them into {videos}")
+
+
+def _wanted(settings: Settings, folder: Path) -> dict[str, frozenset[Claim]]:
+    """The videos of all splits, and how long they are by the csv files that are there."""
+    wanted = {}
+    for split in settings.splits.values():
+        path = folder / "annotations" / split.durations
+        durations = read_durations(path) if path.exists() else {}
+        for line in _parsed(folder, split):
+            claims = {Claim(durations[line.video])} if line.video in durations else set()
+            wanted[f"{line.video}.mp4"] = frozenset(claims)
+    return wanted
 
 
 def _parsed(folder: Path, split: Split) -> Iterator[Line]:

@@ -19,7 +19,8 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from tvg.config import Name
-from tvg.datasets import Loaded
+from tvg.datasets import Loaded, Measure
+from tvg.datasets.adopt import Claim, Stock
 from tvg.datasets.mini_figure import Action, draw, encode
 from tvg.errors import TvgError
 from tvg.progress import progress
@@ -32,21 +33,34 @@ KILOBYTES = 30  # of a drawn video, for the error message
 
 
 class Settings(Closed):
-    """What is drawn. Pairs are (least, most), both included; times in seconds; `splits`: videos of each."""
+    """`kind: mini`, drawn videos. Pairs are (least, most), both included; times in seconds."""
 
     seed: int
+    """every choice derives from it, the split and the index"""
     splits: dict[Name, PositiveInt]
+    """videos of each; a longer split keeps the videos of a shorter one"""
     duration: tuple[PositiveFloat, PositiveFloat]
-    actions: tuple[PositiveInt, PositiveInt]  # a video, all different
-    action: tuple[PositiveFloat, PositiveFloat]  # how long one lasts
-    rest: PositiveFloat  # at least so long between two actions, before the first and after the last
-    onset: tuple[PositiveFloat, PositiveFloat]  # from standing to fully in the action, and back at its end
-    queries: tuple[PositiveInt, PositiveInt]  # a video
-    joint: Annotated[float, Field(ge=0, le=1)]  # probability that a query is about an action and the next one
-    side: PositiveInt  # of the square frame, pixels, even
+    """of a video"""
+    actions: tuple[PositiveInt, PositiveInt]
+    """in a video, all different"""
+    action: tuple[PositiveFloat, PositiveFloat]
+    """how long one lasts"""
+    rest: PositiveFloat
+    """at least so long between two actions, before the first and after the last"""
+    onset: tuple[PositiveFloat, PositiveFloat]
+    """from standing to fully in the action, and back at its end"""
+    queries: tuple[PositiveInt, PositiveInt]
+    """in a video"""
+    joint: Annotated[float, Field(ge=0, le=1)]
+    """probability that a query is about an action and the next one"""
+    side: PositiveInt
+    """of the square frame, in pixels, even"""
     fps: PositiveInt
-    noise: NonNegativeFloat  # standard deviation, of 255
-    crf: PositiveInt  # x264's constant rate factor
+    """frames a second"""
+    noise: NonNegativeFloat
+    """standard deviation, of 255"""
+    crf: PositiveInt
+    """x264's constant rate factor"""
 
     @model_validator(mode="after")
     def drawable(self) -> "Settings":
@@ -203,8 +217,8 @@ def caption(action: Action) -> tuple[Segment, str]:
 # ---------------------------------------------------------------- load and fetch
 
 
-def load(settings: Settings, split: str, folder: Path) -> Loaded:
-    """The queries of a split and the dense captions of its videos; `folder` is not read."""
+def load(settings: Settings, split: str, folder: Path, measure: Measure | None) -> Loaded:
+    """The queries of a split and the dense captions of its videos; `folder` is not read, `measure` not used."""
     samples, captions = [], {}
     for plot in scripts(settings, split):
         captions[plot.video] = [caption(action) for action in plot.actions]
@@ -215,20 +229,34 @@ def load(settings: Settings, split: str, folder: Path) -> Loaded:
     return Loaded(samples, captions=captions)
 
 
-def fetch(settings: Settings, folder: Path, jobs: int) -> None:
+def fetch(settings: Settings, folder: Path, jobs: int) -> Stock:
     """Draw the videos that are not there yet, with `jobs` processes, and write captions.jsonl beside `videos`."""
     videos = folder / "videos"
     drawn = [(split, k, videos / video_name(split, k)) for split, n in settings.splits.items() for k in range(n)]
+    missing = [video for video in drawn if not video[2].exists()]
     try:
-        videos.mkdir(parents=True, exist_ok=True)
-        _draw_all(settings, [video for video in drawn if not video[2].exists()], jobs)
-        write_lines(folder / "captions.jsonl", _caption_lines(settings))
+        if missing:
+            videos.mkdir(parents=True, exist_ok=True)
+            _draw_all(settings, missing, jobs)
+        _write_captions(settings, folder / "captions.jsonl")
     except OSError as error:
         raise TvgError(
             videos, "cannot write the drawn videos", got=error,
             expected=f"a folder to write to, with room for {len(drawn)} files of about {KILOBYTES} kB",
             hint="make room or set data_root in config.yaml, then run again: videos drawn so far are kept",
         ) from error  # fmt: skip
+    wanted = {
+        plot.video: frozenset({Claim(plot.duration)}) for split in settings.splits for plot in scripts(settings, split)
+    }
+    new = frozenset(path.name for _, _, path in missing)
+    return Stock(videos, wanted, new, may_lose=0.0, hint="delete them and run again")
+
+
+def _write_captions(settings: Settings, path: Path) -> None:
+    """Only where they are not there as they should be: the folder may be read-only."""
+    lines = list(_caption_lines(settings))
+    if not path.exists() or path.read_text(encoding="utf-8").splitlines() != lines:
+        write_lines(path, lines)
 
 
 def _draw_all(settings: Settings, missing: list[tuple[str, int, Path]], jobs: int) -> None:

@@ -13,9 +13,10 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from tvg.config import Name
-from tvg.datasets import Loaded
-from tvg.datasets.audit import absent_videos, check_loss, clean, problem_row, published_file
-from tvg.datasets.download import Source, download
+from tvg.datasets import Loaded, Measure
+from tvg.datasets.adopt import Claim, Stock, annotation_files, unwritable
+from tvg.datasets.audit import clean, problem_row, published_file
+from tvg.datasets.download import Source
 from tvg.errors import TvgError
 from tvg.sample import Sample
 from tvg.segment import Segment
@@ -25,25 +26,33 @@ log = logging.getLogger(__name__)
 
 
 class Split(Closed):
-    """annotations: a file's name; rows: how many items it must hold, None for any."""
+    """The file of one split, by name."""
 
     annotations: str
+    """a JSON list of items"""
     rows: PositiveInt | None = None
+    """how many items there must be; without it, any"""
 
 
 class Settings(Closed):
-    """files: what lies under annotations/. videos_from: where a person gets the videos. Else as for Charades-STA."""
+    """`kind: timerft`: a JSON list; a person brings the videos."""
 
     licence: str
+    """said before anything is downloaded"""
     splits: dict[Name, Split]
+    """name -> its file"""
     files: dict[str, Source]
+    """what lies under annotations/, and where it comes from"""
     videos_from: str
+    """where a person gets the videos"""
     least: PositiveFloat
+    """seconds that a cleaned segment must keep"""
     may_lose: Annotated[float, Field(ge=0, le=1)]
+    """share of the items that may be rejected, and of the videos that may be absent"""
 
 
-def load(settings: Settings, split: str, folder: Path) -> Loaded:
-    """Read folder/annotations. Raises TvgError: a file absent or not as pinned, items missing, too many rejected."""
+def load(settings: Settings, split: str, folder: Path, measure: Measure | None) -> Loaded:
+    """Read folder/annotations. measure: not used. Raises TvgError: a file absent or not as pinned, items missing."""
     what = settings.splits[split]
     path = published_file(settings.files, folder, what.annotations)
     items = _items(path)
@@ -52,7 +61,7 @@ def load(settings: Settings, split: str, folder: Path) -> Loaded:
             path, "not the number of items that was published", got=len(items), expected=what.rows,
             hint="delete the file and run `tvg download` again, or correct `rows` in the data set's YAML",
         )  # fmt: skip
-    loaded = Loaded([])
+    loaded = Loaded([], source=path, lines=len(items), may_lose=settings.may_lose)
     for number, item in enumerate(items, 1):
         sample, problem = _read(item, number, settings.least)
         if sample is not None:
@@ -60,7 +69,6 @@ def load(settings: Settings, split: str, folder: Path) -> Loaded:
         if problem is not None:
             row = problem_row(path, number, json.dumps(item, ensure_ascii=False), problem)
             (loaded.rejected if sample is None else loaded.clipped).append(row)
-    check_loss(path, len(items), loaded.rejected, settings.may_lose)
     return loaded
 
 
@@ -92,13 +100,24 @@ def _read(item: dict, number: int, least: float) -> tuple[Sample | None, str | N
     return Sample(f"timerft-{number}", video, duration, query, (segment,), clip=clip), problem
 
 
-def fetch(settings: Settings, folder: Path, jobs: int) -> None:
-    """Download the annotations; say which videos are absent from folder/videos. jobs: not used."""
+def fetch(settings: Settings, folder: Path, jobs: int) -> Stock:
+    """Download the annotations; folder/videos is the user's to fill. jobs: not used."""
     log.info("licence: %s", settings.licence)
-    for name, source in settings.files.items():
-        download(source.url, folder / "annotations" / name, source.sha256)
-    (folder / "videos").mkdir(parents=True, exist_ok=True)
-    items = (item for split in settings.splits.values() for item in _items(folder / "annotations" / split.annotations))
-    samples = [_read(item, number, settings.least)[0] for number, item in enumerate(items, 1)]
-    wanted = (sample.video for sample in samples if sample is not None)
-    absent_videos(folder, wanted, settings.may_lose, f"get them from {settings.videos_from}")
+    annotation_files(settings.files, folder)
+    videos = folder / "videos"
+    if not videos.exists() and not unwritable(folder):
+        videos.mkdir(parents=True)
+    hint = f"get them from {settings.videos_from}"
+    return Stock(videos, _wanted(settings, folder), frozenset(), settings.may_lose, hint)
+
+
+def _wanted(settings: Settings, folder: Path) -> dict[str, frozenset[Claim]]:
+    """The videos of all usable items: as long as stated or, of a cut, still the longer file that it is a part of."""
+    wanted: dict[str, frozenset[Claim]] = {}
+    for split in settings.splits.values():
+        for number, item in enumerate(_items(folder / "annotations" / split.annotations), 1):
+            sample, _ = _read(item, number, settings.least)
+            if sample is not None:
+                claim = Claim(sample.duration, sample.clip.end if sample.clip else None)
+                wanted[sample.video] = wanted.get(sample.video, frozenset()) | {claim}
+    return wanted

@@ -59,13 +59,21 @@ def columns(
     rows: Sequence[Mapping], key: str = "predicted", clip: bool = False, formats: bool = True
 ) -> dict[str, list[float]]:
     """Metric name -> one value for each ground row; its mean is the metric. `clip`: truth cut at the clip's end."""
-    overlaps = [_overlap(row, key, clip) for row in rows]
-    out = {f"r1_at_{m}": [float(overlap > m) for overlap in overlaps] for m in THRESHOLDS}
-    out |= {f"r1_ge_{m}": [float(overlap >= m) for overlap in overlaps] for m in THRESHOLDS}
-    out["miou"] = overlaps
+    out = _at_thresholds([_overlap(row, key, clip) for row in rows])
     if formats and any(row["completion"] is not None for row in rows):  # floors write no text
         out["format_rate"] = [float(row["format"] and row["missing"] is None) for row in rows]
     return out
+
+
+def _at_thresholds(overlaps: list[float]) -> dict[str, list[float]]:
+    out = {f"r1_at_{m}": [float(overlap > m) for overlap in overlaps] for m in THRESHOLDS}
+    out |= {f"r1_ge_{m}": [float(overlap >= m) for overlap in overlaps] for m in THRESHOLDS}
+    return out | {"miou": overlaps}
+
+
+def means_at(overlaps: list[float]) -> dict[str, float | None]:
+    """r1_at_m, r1_ge_m and miou of queries with these overlaps; None if there are no queries."""
+    return _means(_at_thresholds(overlaps))
 
 
 def _legacy(rows: Sequence[Mapping], contract: AnswerContract) -> dict | None:

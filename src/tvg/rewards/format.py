@@ -7,5 +7,5 @@ from tvg.spec import AnswerContract, RewardSettings
 
 
 def format_reward(rollout: Rollout, _: RewardSettings, contract: AnswerContract, __: Extractor | None) -> float:
-    """1.0 or 0.0, on every task: the contract's format check (systems.md 1.4)."""
+    """1.0 if the completion passes the contract's format check, else 0.0 (systems.md 1.4)."""
     return float(FORMATS[contract.format](rollout.completion))

@@ -14,14 +14,16 @@ from tvg.spec import AnswerContract, RewardSettings
 
 
 def tiou_reward(rollout: Rollout, _: RewardSettings, contract: AnswerContract, __: Extractor | None) -> float | None:
-    """In [0, 1] (TimeZero, Time-R1's fine-tuning, VideoChat-R1, Invert4TVG)."""
+    """How far answer and truth overlap, in [0, 1] (TimeZero, Time-R1's fine-tuning, VideoChat-R1, Invert4TVG)."""
     return _best(rollout, contract, tiou)
 
 
 def timed_iou_reward(
     rollout: Rollout, settings: RewardSettings, contract: AnswerContract, _: Extractor | None
 ) -> float | None:
-    """In [0, 1]; with `clamp: false`, the released code, below 0 as well (Time-R1's post-training, TaRO)."""
+    """How far they overlap, times how near each boundary is in shares of the clip's duration, in [0, 1]; with
+    `clamp: false`, the released code, below 0 as well (Time-R1's post-training, TaRO).
+    """
     duration, clamp = rollout.sample.duration, settings.clamp is not False
     return _best(rollout, contract, lambda predicted, truth: timed_iou(predicted, truth, duration, clamp))
 

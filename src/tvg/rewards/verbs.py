@@ -19,7 +19,7 @@ SINGLE = re.compile(r"\W*(\w+(?:['’-]\w+)*)\W*")
 def verbs_reward(
     rollout: Rollout, settings: RewardSettings, _: AnswerContract, extractor: Extractor | None
 ) -> float | None:
-    """1.0 or 0.0 by the task's rule; with `match: cosine`, how close the verbs come, in [0, 1].
+    """Does the answer name the query's verbs: 1.0 or 0.0 by the task's rule; `match: cosine`: how nearly, in [0, 1].
 
     Read is the body of the last <answer>. A query without a verb has no right answer: it scores 0.
     """

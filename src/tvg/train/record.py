@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import time
@@ -81,6 +82,8 @@ class Run:
             "ended": None,
             "exit": None,
             "host": platform.node(),
+            "pid": os.getpid(),
+            "slurm_job": os.environ.get("SLURM_JOB_ID"),
             "device": _device(device),
             "precision": precision,
             "policy": policy,

@@ -181,6 +181,6 @@ def _picture(frame: VideoFrame, size: tuple[int, int]) -> np.ndarray:
     """(H, W, 3) uint8 of the given upright size. Bicubic with antialiasing, as the released models saw it."""
     transposed, rows, columns = _orientation(frame)
     height, width = reversed(size) if transposed else size
-    image = Image.fromarray(frame.to_ndarray(format="rgb24"))
+    image = Image.fromarray(frame.to_ndarray(format="rgb24", threads=1))  # else as many as there are cores, a video
     picture = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
     return (picture.swapaxes(0, 1) if transposed else picture)[::rows, ::columns]

@@ -1,0 +1,241 @@
+"""How long a training or an evaluation takes: measured in this store, else scaled from a reference, else unknown.
+
+Estimates are pairs (low, high) in seconds on one device; a measured one has both ends equal.
+"""
+
+import csv
+import statistics
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from tvg.errors import TvgError
+from tvg.overview import states
+from tvg.overview.counts import Counts, asks_a_model, per_step
+from tvg.overview.figures import Reference
+from tvg.overview.layout import UNKNOWN
+from tvg.overview.sizes import origin, parameters
+from tvg.overview.text import listed
+from tvg.spec import EvaluationSpec, GrpoSpec, Model, Runtime, SftSpec, StageSpec
+from tvg.store import Store, identify, read_spec, read_stage
+
+NO_MODEL = "asks no model"
+LEAST_ROWS = 3  # steps that a pace needs
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds of the whole job on one `device`; None: nothing to go by. source: in words."""
+
+    low: float | None
+    high: float | None
+    source: str
+    device: Literal["GPU", "CPU"] | None = None
+
+    def times(self, factor: float) -> "Estimate":
+        if self.low is None or self.high is None:
+            return self
+        return Estimate(self.low * factor, self.high * factor, self.source, self.device)
+
+
+class Measured(NamedTuple):
+    """A finished or begun job of this store. each: seconds a rollout, a sample or a question."""
+
+    ident: str
+    spec: StageSpec | EvaluationSpec
+    each: float
+    device: str
+    when: float
+
+
+class Costs:
+    """Estimates of one store under one runtime."""
+
+    def __init__(self, store: Store, runtime: Runtime, counts: Counts):
+        self.store, self.runtime, self.counts = store, runtime, counts
+
+    def training(self, spec: StageSpec, steps: int | None) -> Estimate:
+        """`steps` more optimiser steps of a stage."""
+        if steps is None:
+            return Estimate(None, None, "the number of steps is not known yet")
+        found = self._newest([m for m in self.stages if _alike(m.spec, spec)], identify(spec))
+        if found:
+            each, source, device = found
+            return Estimate(each, each, f"{source}, per {_unit(spec)}, the steps alone", device).times(
+                units(spec) * steps
+            )
+        return _reference(spec, self.runtime).times(steps)
+
+    def evaluation(self, spec: EvaluationSpec, questions: int | None) -> Estimate:
+        """`questions` more answers."""
+        if not asks_a_model(spec):
+            return Estimate(0.0, 0.0, NO_MODEL, "CPU")
+        if questions is None:
+            return Estimate(None, None, "the number of queries is not known yet")
+        alike = [m for m in self.evaluations if origin(m.spec.model) == origin(spec.model)]
+        found = self._newest(alike, identify(spec))
+        if found:
+            each, source, device = found
+            return Estimate(each, each, f"{source}, per question", device).times(questions)
+        return _reference_answer(spec, self.runtime).times(questions)
+
+    @cached_property
+    def stages(self) -> list[Measured]:
+        """Trainings that have a pace, of whatever plan."""
+        found = []
+        for folder in sorted((self.store.root / "stages").glob("*-*")):
+            rows, run = states.tail(folder / "metrics.jsonl"), states.read_json(folder / "run.json")
+            seconds = states.pace(rows, recent=len(rows)) if len(rows) >= LEAST_ROWS else None
+            if seconds is None and run.get("exit") == 0 and run.get("steps"):
+                seconds = run.get("seconds", 0) / run["steps"]
+            spec = _spec(folder / "spec.json", read_stage) if seconds else None
+            if spec is not None and hasattr(spec, "init"):
+                when = (folder / "run.json").stat().st_mtime if run else 0.0
+                device = str(run.get("device", "a device that is not recorded"))
+                found.append(Measured(folder.name, spec, seconds / units(spec), device, when))
+        return found
+
+    @cached_property
+    def evaluations(self) -> list[Measured]:
+        """Evaluations that Snakemake has timed: loading the model is in their seconds, as in a new one's."""
+        found = []
+        for path in sorted((self.store.root / "benchmarks" / "evaluate").glob("*.tsv")):
+            predictions = self.store.evaluation(path.stem) / "predictions.jsonl"
+            seconds = _timed(path)
+            spec = _spec(self.store.spec(path.stem), lambda p: read_spec(EvaluationSpec, p)) if seconds else None
+            rows = states.lines(predictions) if predictions.exists() else 0
+            if spec is not None and asks_a_model(spec) and rows:
+                found.append(Measured(path.stem, spec, seconds / rows, self._device, path.stat().st_mtime))
+        return found
+
+    @property
+    def _device(self) -> str:
+        """Where the newest training ran: an evaluation does not record its own device."""
+        newest = max(self.stages, key=lambda m: m.when, default=None)
+        return newest.device if newest else "this machine"
+
+    def _newest(self, found: list[Measured], own: str) -> tuple[float, str, Literal["GPU", "CPU"]] | None:
+        """The job's own pace, else the median of its like on the device that ran last."""
+        found = [m for m in found if m.ident == own] or found
+        if not found:
+            return None
+        device = max(found, key=lambda m: m.when).device
+        here = [m for m in found if m.device == device]
+        told = here[0].ident if len(here) == 1 else f"{len(here)} jobs of this kind and model, median"
+        kind = "CPU" if device.startswith("cpu") else "GPU"
+        return statistics.median(m.each for m in here), f"measured in this store ({told}; {device})", kind
+
+
+def units(spec: StageSpec) -> int:
+    """Sequences that one step learns from: rollouts, or samples."""
+    return per_step(spec) * (spec.num_generations if isinstance(spec, GrpoSpec) else 1)
+
+
+def _unit(spec: StageSpec) -> str:
+    return "rollout" if isinstance(spec, GrpoSpec) else "sample"
+
+
+def _alike(one: StageSpec, other: StageSpec) -> bool:
+    """Same kind of training of the same model, whole or by adapters."""
+    same = one.kind == other.kind and (one.lora is None) == (other.lora is None)
+    return same and origin(one.init) == origin(other.init)
+
+
+def _reference(spec: StageSpec, runtime: Runtime) -> Estimate:
+    """One step, from the one measurement."""
+    scale, why = _scale(spec.init)
+    if scale is None:
+        return Estimate(None, None, why)
+    tokens = _prompt_tokens(spec)
+    if isinstance(spec, SftSpec):
+        length = (tokens + Reference.completion_tokens) / (Reference.prompt_tokens + Reference.completion_tokens)
+        seconds = Reference.learning / Reference.rollouts * spec.batch * length * scale
+        return Estimate(
+            seconds,
+            seconds,
+            _said(why, f"samples (responses of {Reference.completion_tokens} tokens)", "their length"),
+            "GPU",
+        )
+    if not isinstance(spec, GrpoSpec):
+        return Estimate(None, None, f"no stage of kind {spec.kind} was ever measured")
+    ends = [_group(spec, tokens, completion) * scale for completion in _completions(spec.max_completion_tokens)]
+    said = _said(why, "rollouts", "tokens generated", "the length of what is learnt from", **_range(ends, runtime))
+    groups = spec.prompts_per_step * spec.num_generations / Reference.rollouts
+    return Estimate(ends[0], ends[1], said, "GPU").times(groups)
+
+
+def _group(spec: GrpoSpec, prompt: float, completion: float) -> float:
+    """Seconds of one prompt's rollouts: generated, scored by the reference where there is one, learnt from."""
+    length = (prompt + completion) / (Reference.prompt_tokens + Reference.completion_tokens)
+    learnt = Reference.learning + (Reference.scoring if spec.beta > 0 else 0)
+    return Reference.generation * completion / Reference.completion_tokens + learnt * length
+
+
+def _reference_answer(spec: EvaluationSpec, runtime: Runtime) -> Estimate:
+    """One answer, from generation in the one measurement: its rollouts stand for a batch of prompts."""
+    scale, why = _scale(spec.model)
+    if scale is None:
+        return Estimate(None, None, why)
+    side_by_side = min(runtime.evaluate_batch, Reference.rollouts)
+    ends = [
+        Reference.generation * completion / Reference.completion_tokens / side_by_side * scale
+        for completion in _completions(spec.settings.max_completion_tokens)
+    ]
+    said = _said(why, "batches of prompts", "tokens generated", **_range(ends, runtime))
+    return Estimate(ends[0], ends[1], said, "GPU")
+
+
+def _range(ends: list[float], runtime: Runtime) -> dict:
+    return {"lengths": ends[0] != ends[1], "runtime": runtime}
+
+
+def _completions(limit: int) -> tuple[int, int]:
+    """Tokens of a completion, least and most: as measured, and as long as it may be."""
+    return min(limit, Reference.completion_tokens), limit
+
+
+def _prompt_tokens(spec: StageSpec) -> float:
+    """A prompt whose frames take their whole budget."""
+    visual = spec.data.frames.frames.total_pixels / 28**2
+    return visual + Reference.prompt_tokens - Reference.visual_tokens
+
+
+def _scale(model: Model) -> tuple[float | None, str]:
+    """How many times the measured model's parameters this one has; None and why, where that says nothing."""
+    counts = parameters(model)
+    if counts is None:
+        return None, "the size of the model cannot be told"
+    if counts.total < Reference.least_parameters:
+        return None, f"{UNKNOWN} until one has run here: so small a model's time does not follow from a large one's"
+    ratio = counts.total / Reference.parameters
+    return ratio, "" if abs(ratio - 1) < 0.01 else f"parameters ({ratio:.2f} times as many)"
+
+
+def _said(by_parameters: str, *linear: str, lengths: bool = False, runtime: Runtime | None = None) -> str:
+    """How the reference was scaled. lengths: completions may be shorter than their limit."""
+    told = f"scaled from the reference below, linear in {listed([*linear, *filter(None, [by_parameters])])}"
+    if lengths:
+        ends = f"the low end is for completions of {Reference.completion_tokens} tokens, the high end for the longest"
+        told += f"; {ends} that are allowed"
+    if runtime is not None and runtime.policy != "plain":
+        told += f"; `policy: {runtime.policy}` may be faster"
+    return told
+
+
+def _spec(path: Path, read) -> StageSpec | EvaluationSpec | None:
+    """A spec of the store; None where it is absent or of another version of this code."""
+    try:
+        return read(path)
+    except (TvgError, ValueError):
+        return None
+
+
+def _timed(path: Path) -> float | None:
+    """Seconds in a benchmark file of Snakemake."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            row = next(csv.DictReader(file, delimiter="\t"))
+        return float(row["s"])
+    except (OSError, StopIteration, KeyError, ValueError):
+        return None

@@ -1,0 +1,173 @@
+"""A stage in words: where it starts, what it reads and asks, how answers are read and rewarded, and its numbers."""
+
+import inspect
+import re
+from collections.abc import Collection
+from typing import get_args
+
+from tvg import rewards
+from tvg.config import StageSource, read_yaml
+from tvg.inversion import action_recognition, verb_completion, video_description
+from tvg.overview.subject import Subject, split
+from tvg.overview.text import bullets, columns, first_paragraph, heading, indented, listed, paragraph, sentence, value
+from tvg.parse import FORMATS, PARSERS
+from tvg.prompts import target
+from tvg.sample import INVERSION_TASKS, Sample, Task
+from tvg.segment import Segment
+from tvg.spec import Closed, Prompt, RewardSettings, SftSpec, StageSpec
+
+KINDS = {"sft": "supervised fine-tuning (SFT)", "grpo": "group-relative policy optimisation (GRPO)"}
+TASKS = {
+    "ground": "Grounding. Asked: when the query is true.",
+    "complete_verb": first_paragraph(verb_completion.__doc__),
+    "recognise_action": first_paragraph(action_recognition.__doc__),
+    "describe": first_paragraph(video_description.__doc__),
+}
+DRAWN = {"prompt": "for each prompt", "step": "once for all prompts of a step"}
+EXAMPLE = Sample("", "", 30.0, "person opens the door", (Segment(3.2, 9.75),), verbs=("open",))
+
+
+def stage(subject: Subject, name: str) -> list[str]:
+    """The section of one stage."""
+    spec, told = subject.stages[name], subject.experiment.stages[name]
+    first = f"Starts from {subject.start(told.init, spec.init)}. Trains on `{told.data}`: {split(spec.data)}."
+    elsewhere = {"kind", "tasks", "draw", *StageSource.model_fields}
+    return [
+        *heading(f"Stage `{name}`: {KINDS.get(spec.kind, spec.kind)}"),
+        *paragraph(first),
+        *_tasks(subject, name, spec),
+        *questions(subject, told.prompt or subject.experiment.prompt, spec.prompt),
+        *(_targets(spec) if isinstance(spec, SftSpec) else _answers(spec.prompt)),
+        *_rewards(subject, name, spec),
+        *numbers(subject, f"stages.{name}", subject.written.stages[name], told, elsewhere),
+    ]
+
+
+def in_order(tasks: Collection[str]) -> list[Task]:
+    """Grounding first, then the inversion tasks."""
+    return [task for task in get_args(Task) if task in tasks]
+
+
+def _tasks(subject: Subject, name: str, spec: StageSpec) -> list[str]:
+    path = f"stages.{name}.tasks"
+    told = f" ({subject.credit(path)})" if "tasks" in subject.written.stages[name].model_fields_set else ""
+    if list(spec.tasks) == ["ground"]:
+        return [*heading("Tasks", 3), *paragraph(f"Every prompt asks `ground`{told}.")]
+    shares = value({task: spec.tasks[task] for task in in_order(spec.tasks)})
+    lines = [f"The task is drawn {DRAWN[spec.draw]}: {shares}{told}."]
+    if spec.kind != "sft":
+        lines.append("All rollouts of a prompt share its task.")
+    return [*heading("Tasks", 3), *paragraph(" ".join([*lines, *inversion(spec.tasks, spec.data.samples.verbs)]))]
+
+
+def inversion(tasks: Collection[str], verbs: str | None) -> list[str]:
+    """What the inversion tasks have in common, as sentences."""
+    if not set(tasks) & set(INVERSION_TASKS):
+        return []
+    return [
+        "The inversion tasks show the clip of the true segment and ask what happens in it.",
+        f"The back-end `{verbs}` finds the queries' verbs; a query without a verb has no inversion task.",
+    ]
+
+
+def questions(subject: Subject, file: str, prompt: Prompt) -> list[str]:
+    """The text of every task asked, and the file that it stands in."""
+    own = read_yaml(subject.resolver.folder / "prompts" / f"{file}.yaml")["texts"]
+    lines = heading("Prompts", 3)
+    if prompt.system:
+        lines += [*paragraph("System message:"), *indented(prompt.system)]
+    for task in in_order(prompt.texts):
+        where = file if task in own else subject.experiment.inversion_prompt
+        lines += [
+            *paragraph(f"`{task}`, prompts/{where}.yaml. {TASKS.get(task, '')}"),
+            *indented(prompt.texts[task]),
+        ]
+    return lines
+
+
+def _targets(spec: SftSpec) -> list[str]:
+    """What a supervised training imitates, shown on one made-up sample."""
+    true = EXAMPLE.segments[0]
+    query = f"for the query '{EXAMPLE.query}', true from {true.start} to {true.end} s"
+    return [
+        *heading("Targets", 3),
+        *paragraph(f"A sample's own completion, where it carries one; else, {query}:"),
+        *columns([(task, target(EXAMPLE.with_task(task))) for task in in_order(spec.tasks)]),
+    ]
+
+
+def _answers(prompt: Prompt) -> list[str]:
+    contract = prompt.answer
+    return [
+        *heading("Answers", 3),
+        *bullets([
+            f"Format, `{contract.format}`: {about(FORMATS[contract.format])}",
+            f"Segment, as the rewards read it, `{contract.reward}`: {about(PARSERS[contract.reward])}",
+        ]),
+    ]  # fmt: skip
+
+
+def _rewards(subject: Subject, name: str, spec: StageSpec) -> list[str]:
+    used = getattr(spec, "rewards", {})
+    if not used:
+        return []
+    own = subject.experiment.stages[name].rewards
+    at = "rewards" if own is None else f"stages.{name}.rewards"
+    idle = [reward for reward in own or subject.experiment.rewards if reward not in used]
+    lines = heading("Rewards", 3)
+    lines += indented("reward = " + " + ".join(f"{given.weight} x {reward}" for reward, given in used.items()))
+    lines += bullets(_reward(reward, given, spec, subject.credit(f"{at}.{reward}")) for reward, given in used.items())
+    if len(spec.tasks) > 1:
+        lines += paragraph("A reward that does not apply to a prompt's task drops out of its sum.")
+    if idle:
+        lines += paragraph(f"In the file, but none of these tasks has it: {listed(idle)}.")
+    return lines
+
+
+def _reward(name: str, given: RewardSettings, spec: StageSpec, credit: str) -> str:
+    read = rewards.TASKS.get(name)
+    tasks = "every task" if read is None else listed([task for task in in_order(spec.tasks) if task in read])
+    options = [f"{key} {value(item)}" for key, item in given if key != "weight" and item is not None]
+    told = f" With {listed(options)}." if options else ""
+    return f"`{name}`, on {tasks}. {about(rewards.REWARDS[name])}{told} [{credit}]"
+
+
+def numbers(subject: Subject, path: str, written: Closed, told: Closed, leave_out: Collection[str]) -> list[str]:
+    """Every setting of a stage or an evaluation: what the file or the scale says, then what is left at its default."""
+    fields = [field for field in type(told).model_fields if field not in leave_out]
+    said = [field for field in fields if field in written.model_fields_set | told.model_fields_set]
+    rows = [(field, value(getattr(told, field)), _origin(subject, path, field, written, told)) for field in said]
+    left = [(field, value(getattr(told, field)), _default(type(told), field)) for field in fields if field not in said]
+    return [
+        *heading("Numbers", 3),
+        *columns(rows),
+        *(paragraph("Left at the code's defaults:") if left else []),
+        *columns(left),
+    ]
+
+
+def _origin(subject: Subject, path: str, field: str, written: Closed, told: Closed) -> str:
+    """Who says so: the scale over the file, the file's comment, the arm."""
+    path, before, now = f"{path}.{field}", getattr(written, field), getattr(told, field)
+    credit = subject.credit(path) if field in written.model_fields_set else None
+    if isinstance(now, str | bool) and not (subject.source(path) or subject.edited(path)):
+        credit = type(told).model_fields[field].description or ""  # a word needs no source
+    if field == "epochs" and getattr(told, "steps", None):
+        credit = f"{credit or 'default'}; not used, `steps` wins"
+    if before == now:
+        return credit or "default"
+    where = "in the file" if field in written.model_fields_set else "by default"
+    return f"at {subject.scale}; {value(before)} {where}" + (f": {credit}" if credit else "")
+
+
+def _default(kind: type[Closed], field: str) -> str:
+    """Where a default comes from, if the docstring of the class that declares it says so; and what the setting is."""
+    owner = next(one for one in kind.__mro__ if field in inspect.get_annotations(one))
+    cited = re.search(r"systems\.md [\d., ]*\d", owner.__doc__ or "")
+    meaning = kind.model_fields[field].description
+    return ": ".join(filter(None, [f"default, {cited[0]}" if cited else "default", meaning]))
+
+
+def about(function: object) -> str:
+    """What a parser, a format check or a reward says of itself first."""
+    return sentence(first_paragraph(function.__doc__))
