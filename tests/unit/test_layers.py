@@ -25,7 +25,8 @@ LAYERS = [
     {"cli"},
 ]
 LIGHT = ["errors", "segment", "sample", "parse", "prompts", "spec", "store", "validation", "config", "resolve", "plan",
-         "inversion", "rewards", "evaluate.metrics", "datasets", "cli", "schema"]  # fmt: skip
+         "inversion", "rewards", "evaluate.metrics", "datasets", "cli", "schema", "overview.forecast",
+         "overview.status", "overview.explain", "overview.check"]  # fmt: skip
 
 
 def level(module: str) -> int:

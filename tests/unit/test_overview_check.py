@@ -12,7 +12,9 @@ import pytest
 from tests.unit.test_overview_forecast import base, grpo, make  # noqa: F401 - a fixture
 from tests.unit.test_overview_sizes import REVISION
 from tvg import cli
-from tvg.overview import check, installed, machine, outside, reach
+from tvg.overview import check
+from tvg.overview.check import installed, machine, outside
+from tvg.overview.cost import reach
 from tvg.overview.forecast import forecast
 from tvg.spec import HubModel, Lora, PathModel
 

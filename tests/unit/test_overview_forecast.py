@@ -9,9 +9,9 @@ import pytest
 from tests.conftest import REPO
 from tests.results_folder import World
 from tvg import cli
-from tvg.overview.cost import Costs, units
-from tvg.overview.counts import Counts
-from tvg.overview.figures import Reference
+from tvg.overview.cost.counts import Counts
+from tvg.overview.cost.figures import Reference
+from tvg.overview.cost.seconds import Costs, units
 from tvg.overview.forecast import forecast, totals
 from tvg.overview.forecast_text import as_json, as_text
 from tvg.overview.selection import Selection, nested

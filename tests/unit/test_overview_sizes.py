@@ -11,11 +11,11 @@ from tests.unit.test_overview_forecast import grpo, make  # noqa: F401 - a fixtu
 from tvg.config import Scale, read
 from tvg.model import adapt, load, scratch
 from tvg.model.plain import PlainPolicy
-from tvg.overview import space, weights
-from tvg.overview.counts import Counts
-from tvg.overview.figures import OWN_VOCABULARY, QWEN
+from tvg.overview.cost import space, weights
+from tvg.overview.cost.counts import Counts
+from tvg.overview.cost.figures import OWN_VOCABULARY, QWEN
+from tvg.overview.cost.sizes import parameters, trained
 from tvg.overview.layout import amount, between, duration, size, table
-from tvg.overview.sizes import parameters, trained
 from tvg.spec import FramesSettings, GrpoSettings, HubModel, Lora, PathModel, Runtime, ScratchModel, TrainedModel
 from tvg.train import checkpoints
 from tvg.video.budget import fit

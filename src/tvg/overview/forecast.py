@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvg.config import ABSENT
-from tvg.overview import space, states
-from tvg.overview.cost import Costs, Estimate
-from tvg.overview.counts import Count, Counts, asks_a_model
+from tvg.overview import states
+from tvg.overview.cost import space
+from tvg.overview.cost.counts import Count, Counts, asks_a_model
+from tvg.overview.cost.seconds import Costs, Estimate
+from tvg.overview.cost.space import Item
 from tvg.overview.layout import several
 from tvg.overview.selection import STAGES, Job, Selection, nested
-from tvg.overview.space import Item
 from tvg.overview.text import listed
 from tvg.plan import Plan
 from tvg.spec import Closed, DatasetIdentity, EvaluationSpec, FramesSpec, HubModel

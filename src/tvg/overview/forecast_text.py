@@ -4,11 +4,11 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
-from tvg.overview.cost import NO_MODEL, Estimate
-from tvg.overview.figures import Reference
+from tvg.overview.cost.figures import Reference
+from tvg.overview.cost.seconds import NO_MODEL, Estimate
+from tvg.overview.cost.space import Item
 from tvg.overview.forecast import TO_DO, Evaluation, Forecast, Training, totals
 from tvg.overview.layout import between, number, several, size, table
-from tvg.overview.space import Item
 from tvg.overview.text import bullets, listed, paragraph, sentence
 
 

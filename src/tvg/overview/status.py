@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tvg.overview import states
-from tvg.overview.counts import Counts
+from tvg.overview.cost.counts import Counts
 from tvg.overview.layout import duration, number, several, table
 from tvg.overview.selection import Job, Selection
 from tvg.overview.text import bullets, listed

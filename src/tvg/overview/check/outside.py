@@ -4,12 +4,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tvg.overview import reach, space, weights
-from tvg.overview.finding import Finding, not_needed, ok, warning, wrong
+from tvg.overview.check.finding import Finding, not_needed, ok, warning, wrong
+from tvg.overview.cost import reach, space, weights
+from tvg.overview.cost.sizes import parameters
 from tvg.overview.forecast import absent_files
 from tvg.overview.layout import amount, size
 from tvg.overview.selection import nested
-from tvg.overview.sizes import parameters
 from tvg.overview.text import listed
 from tvg.plan import Plan
 from tvg.spec import Closed, DatasetIdentity, EvaluationSpec, HubModel, PathModel

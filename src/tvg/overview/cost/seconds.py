@@ -12,10 +12,10 @@ from typing import Literal, NamedTuple
 
 from tvg.errors import TvgError
 from tvg.overview import states
-from tvg.overview.counts import Counts, asks_a_model, per_step
-from tvg.overview.figures import Reference
+from tvg.overview.cost.counts import Counts, asks_a_model, per_step
+from tvg.overview.cost.figures import Reference
+from tvg.overview.cost.sizes import origin, parameters
 from tvg.overview.layout import UNKNOWN
-from tvg.overview.sizes import origin, parameters
 from tvg.overview.text import listed
 from tvg.spec import EvaluationSpec, GrpoSpec, Model, Runtime, SftSpec, StageSpec
 from tvg.store import Store, identify, read_spec, read_stage

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from tvg.overview import installed, machine, outside
-from tvg.overview.finding import Finding, ok, wrong
+from tvg.overview.check import installed, machine, outside
+from tvg.overview.check.finding import Finding, ok, wrong
 from tvg.overview.forecast import Forecast, forecast
 from tvg.overview.layout import several, table
 from tvg.overview.sources import unsourced

@@ -7,11 +7,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from tvg.overview import weights
-from tvg.overview.counts import Counts
-from tvg.overview.figures import ARCHIVES, SECONDS
+from tvg.overview.cost import weights
+from tvg.overview.cost.counts import Counts
+from tvg.overview.cost.figures import ARCHIVES, SECONDS
+from tvg.overview.cost.sizes import Parameters, parameters, trained
 from tvg.overview.layout import amount
-from tvg.overview.sizes import Parameters, parameters, trained
 from tvg.sample import read_samples
 from tvg.spec import Closed, DatasetIdentity, FramesSettings, FramesSpec, HubModel, Runtime, StageSpec
 from tvg.store import Store

@@ -8,7 +8,7 @@ from typing import get_args
 from tvg import rewards
 from tvg.config import StageSource, read_yaml
 from tvg.inversion import action_recognition, verb_completion, video_description
-from tvg.overview.subject import Subject, split
+from tvg.overview.explain.subject import Subject, split
 from tvg.overview.text import bullets, columns, first_paragraph, heading, indented, listed, paragraph, sentence, value
 from tvg.parse import FORMATS, PARSERS
 from tvg.prompts import target

@@ -1,10 +1,10 @@
 """An experiment's arm as the methods section of a paper: plain text, Markdown-friendly, at most 100 columns wide."""
 
-from tvg.overview import differences
-from tvg.overview.results import results
+from tvg.overview.explain import differences
+from tvg.overview.explain.results import results
+from tvg.overview.explain.stages import KINDS, about, in_order, inversion, numbers, questions, stage
+from tvg.overview.explain.subject import Subject, split, weights
 from tvg.overview.sources import header, sources
-from tvg.overview.stages import KINDS, about, in_order, inversion, numbers, questions, stage
-from tvg.overview.subject import Subject, split, weights
 from tvg.overview.text import bullets, columns, first_paragraph, heading, listed, paragraph, sentence, value
 from tvg.parse import FORMATS, PARSERS, strict_answer
 from tvg.resolve import MAIN, Resolver

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from tvg.config import experiment_names
-from tvg.overview.subject import Subject
+from tvg.overview.explain.subject import Subject
 from tvg.overview.text import columns, heading, listed, paragraph
 from tvg.resolve import MAIN, Run
 from tvg.spec import Closed, StageSpec, TrainedModel

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from tvg.overview.figures import OWN_VOCABULARY, QWEN, Architecture
+from tvg.overview.cost.figures import OWN_VOCABULARY, QWEN, Architecture
 from tvg.spec import Closed, HubModel, Model, Optimiser, PathModel, ScratchModel, TrainedModel
 
 PATCH = 3 * 2 * 14 * 14  # values of a patch: RGB, two frames, 14 x 14 pixels

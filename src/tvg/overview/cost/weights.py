@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tvg.overview import reach
+from tvg.overview.cost import reach
 from tvg.spec import HubModel
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"

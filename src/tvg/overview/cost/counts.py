@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tvg import datasets
-from tvg.overview.figures import VIDEOS
+from tvg.overview.cost.figures import VIDEOS
 from tvg.overview.states import lines, read_json
 from tvg.sample import INVERSION_TASKS, read_samples
 from tvg.spec import (

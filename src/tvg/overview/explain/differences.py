@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from tvg.config import StageSource
+from tvg.overview.explain.subject import Subject, split, weights
 from tvg.overview.sources import header, is_ours, paper_value
-from tvg.overview.subject import Subject, split, weights
 from tvg.overview.text import bullets, columns, heading, paragraph, sentence, value
 from tvg.resolve import MAIN
 from tvg.spec import Closed, Floor, HubModel, PathModel

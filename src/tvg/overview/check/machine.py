@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tvg.config import read_yaml
-from tvg.overview import space, weights
-from tvg.overview.counts import asks_a_model
-from tvg.overview.finding import Finding, not_needed, ok, warning, wrong
+from tvg.overview.check.finding import Finding, not_needed, ok, warning, wrong
+from tvg.overview.cost import space, weights
+from tvg.overview.cost.counts import asks_a_model
+from tvg.overview.cost.sizes import Parameters, parameters, trained
 from tvg.overview.forecast import Forecast
 from tvg.overview.layout import several, size
 from tvg.overview.selection import STAGES
-from tvg.overview.sizes import Parameters, parameters, trained
 from tvg.overview.text import listed
 from tvg.plan import Plan
 from tvg.spec import Closed, EvaluationSpec, StageSpec
