@@ -218,19 +218,21 @@ def read_prompt(folder: Path, name: str) -> Prompt:
     return prompt
 
 
-def experiment_names(folder: Path) -> list[str]:
-    """The experiments of config/experiments, by file name. Raises TvgError for a name that cannot be one, or two alike.
+def check_experiment_name(name: str, where: object, hint: str) -> None:
+    """Raises TvgError for a name that cannot be one: it goes into paths, wildcards and MLflow."""
+    if not re.fullmatch(WORD, name) or name in RESERVED:
+        raise TvgError(
+            where, "not the name of an experiment", got=repr(name),
+            expected="letters a-z, digits and _, and no folder of a results store", hint=hint,
+        )  # fmt: skip
 
-    A name goes into paths, wildcards and MLflow, beside the folders of a results store.
-    """
+
+def experiment_names(folder: Path) -> list[str]:
+    """The experiments of config/experiments, by file name. Raises TvgError for a bad name, and for two alike."""
     paths = sorted(path for path in folder.iterdir() if path.suffix in (".yaml", ".yml"))
     found: dict[str, Path] = {}
     for path in paths:
-        if not re.fullmatch(WORD, path.stem) or path.stem in RESERVED:
-            raise TvgError(
-                path, "not the name of an experiment", got=path.stem,
-                expected="letters a-z, digits and _, and no folder of a results store", hint="rename the file",
-            )  # fmt: skip
+        check_experiment_name(path.stem, path, "rename the file")
         if path.stem in found or path.suffix == ".yml":
             raise TvgError(
                 path, "two experiments of one name" if path.stem in found else "not a .yaml file", got=path.name,

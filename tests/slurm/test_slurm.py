@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import REPO
 from tests.unit.test_config import edit
-from tests.workflow.test_workflow import BIN, ENVIRONMENT, small
+from tests.workflow.small import BIN, ENVIRONMENT, small
 from tvg.plan import Plan
 
 pytestmark = [pytest.mark.workflow, pytest.mark.slurm]

@@ -1,5 +1,6 @@
 """The command line: errors have five parts and an exit code, and land in the job's log too."""
 
+import argparse
 import errno
 
 import pytest
@@ -45,23 +46,19 @@ def test_any_other_os_error_is_not_hidden(tmp_path, monkeypatch):
         cli.main(["tasks", str(tmp_path / "x.json")])
 
 
-def test_every_verb_shows_an_example(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["--help"])
-    listed = capsys.readouterr().out
-    for verb in (
-        "download",
-        "annotations",
-        "tasks",
-        "cache",
-        "train",
-        "evaluate",
-        "table",
-        "report",
-        "track",
-        "ground",
-    ):
-        assert f"    {verb}" in listed
-        with pytest.raises(SystemExit):
-            cli.main([verb, "--help"])
-        assert f"example: tvg {verb} " in capsys.readouterr().out
+def verbs_of(parser):
+    """Every verb as it is typed, verbs of verbs too, with its own parser."""
+    inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not inner:
+        return [(parser.prog, parser)]
+    return [found for action in inner for one in action.choices.values() for found in verbs_of(one)]
+
+
+@pytest.mark.parametrize(
+    ("typed", "parser"), verbs_of(cli.parser()), ids=lambda one: one if isinstance(one, str) else ""
+)
+def test_every_verb_shows_an_example_that_it_takes(typed, parser):
+    example = parser.format_help().split("example: ")[1]
+    words = " ".join(example.split()).replace('"', "").split()
+    assert " ".join(words).startswith(typed), "the example is of this verb"
+    assert len(words) > len(typed.split()) or not any(action.required for action in parser._actions)

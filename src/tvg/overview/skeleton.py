@@ -11,7 +11,7 @@ from textwrap import wrap
 from typing import get_args
 
 from tvg import rewards
-from tvg.config import NAME, RESERVED, Experiment, Scale, StageSource, parse_yaml, read
+from tvg.config import Experiment, Scale, StageSource, check_experiment_name, parse_yaml, read
 from tvg.errors import TvgError
 from tvg.overview.text import first_paragraph, value
 from tvg.parse import FORMATS, PARSERS
@@ -36,7 +36,7 @@ def write(folder: Path, name: str, paper: str, with_prompt: bool = False) -> lis
 
     Raises TvgError for a name that cannot be one, and for a file that exists: nothing is overwritten.
     """
-    _check_name(name)
+    check_experiment_name(name, "tvg new", "an arm comes after the experiment's name and a hyphen: a name has none")
     wanted = {folder / "experiments" / f"{name}.yaml": experiment(folder, name, paper, name if with_prompt else PROMPT)}
     if with_prompt:
         wanted[folder / "prompts" / f"{name}.yaml"] = prompt(name)
@@ -49,15 +49,6 @@ def write(folder: Path, name: str, paper: str, with_prompt: bool = False) -> lis
         with path.open("x", encoding="utf-8") as out:
             out.write("\n".join(lines) + "\n")
     return list(wanted)
-
-
-def _check_name(name: str) -> None:
-    if not re.fullmatch(NAME, name) or ".." in name or name.endswith(".") or name in RESERVED:
-        raise TvgError(
-            "tvg new", "not the name of an experiment", got=repr(name),
-            expected="letters a-z, digits, _ and single dots, and no folder of a results store",
-            hint="an arm comes after the experiment's name and a hyphen, so that a name has none",
-        )  # fmt: skip
 
 
 def next_steps(name: str, written: Iterable[Path]) -> list[str]:
