@@ -31,7 +31,8 @@ wildcard_constraints:
     samples=r"[a-z0-9_]+\.[a-z0-9_]+\.[a-z0-9_]+-[0-9a-f]{12}",
     frames=r"[a-z0-9_]+\.frames-[0-9a-f]{12}",
     shard=r"\d\d+",
-    stage=r"[a-z]+-[0-9a-f]{12}",
+    stage=r"(sft|grpo|awbc)-[0-9a-f]{12}",
+    chosen=r"(filter|collect)-[0-9a-f]{12}",
     evaluation=r"[a-z0-9_]+-[0-9a-f]{12}",
     table=r"[a-z0-9_]+",
     pages=r"demo|all",
@@ -54,6 +55,7 @@ include: "rules/download.smk"
 include: "rules/frames.smk"
 include: "rules/tasks.smk"
 include: "rules/train.smk"
+include: "rules/select.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
 include: "rules/track.smk"

@@ -123,7 +123,7 @@ def _draw(path: Path, number: int) -> None:
 
 def same_rows(rows: list[dict]) -> list[dict]:
     """Metrics without what depends on the clock."""
-    clocks = ("time", "train/step_seconds", "train/generate_seconds", "train/tokens_per_second")
+    clocks = ("time", "train/step_seconds", "train/generate_seconds", "train/probe_seconds", "train/tokens_per_second")
     return [{name: value for name, value in row.items() if name not in clocks} for row in rows]
 
 

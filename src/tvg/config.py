@@ -8,14 +8,17 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from tvg.errors import TvgError
 from tvg.parse import FORMATS, PARSERS
 from tvg.spec import (
+    AwbcSettings,
     Closed,
+    CollectSettings,
     DatasetIdentity,
     EvaluateSettings,
+    FilterSettings,
     FramesSettings,
     GrpoSettings,
     HubModel,
@@ -37,6 +40,7 @@ PLACEHOLDERS = {"ground": ("query",), "complete_verb": ("masked",)}  # what a qu
 ABSENT = "absent"  # for the sha256 of a file of the user's that is not there
 Name = Annotated[str, Field(pattern=NAME)]
 Word = Annotated[str, Field(pattern=WORD)]
+Selected = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*(-[a-z0-9][a-z0-9_.]*)?$")]
 Rewards = dict[Name, RewardSettings]
 
 
@@ -45,8 +49,8 @@ class Config(Closed):
 
     scale: Name = "mini"
     """a file of scales/"""
-    experiments: Literal["all"] | tuple[Name, ...] = "all"
-    """files of experiments/, or all of them"""
+    experiments: Literal["all"] | tuple[Selected, ...] = "all"
+    """files of experiments/, or arms of them (invert4tvg-cosine; `-main` is the arm without edits), or all"""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     """every arm is trained once for each"""
     limit: PositiveInt | None = None
@@ -88,7 +92,42 @@ class GrpoStage(GrpoSettings, StageSource):
     """`kind: grpo`: group-relative policy optimisation."""
 
 
-Stage = Annotated[SftStage | GrpoStage, Field(discriminator="kind")]
+class AwbcStage(AwbcSettings, StageSource):
+    """`kind: awbc`: advantage-weighted behaviour cloning of constructed rollouts."""
+
+
+class DataSource(Closed):
+    """What a stage that makes data reads, and how it reads answers."""
+
+    prompt: Name | None = None
+    """a file of prompts/: the question, and how answers are read; without it, the experiment's"""
+
+
+class FilterStage(FilterSettings, DataSource):
+    """`kind: filter`: keep the samples of the right difficulty."""
+
+    model: str = "base"
+    """whose answers tell the difficulty: as a training's `init`"""
+    data: str
+    """a data role of the scale, `dataset.split`, or another stage that makes data"""
+
+
+class CollectStage(CollectSettings, DataSource):
+    """`kind: collect`: keep good completions as targets."""
+
+    model: str | None = None
+    """the grpo stage whose rollouts they are"""
+    data: str | None = None
+    """or a data set whose samples carry completions"""
+
+    @model_validator(mode="after")
+    def one_source(self) -> "CollectStage":
+        if (self.model is None) == (self.data is None):
+            raise ValueError("either `model` (a stage's rollouts) or `data` (a data set's completions)")
+        return self
+
+
+Stage = Annotated[SftStage | GrpoStage | AwbcStage | FilterStage | CollectStage, Field(discriminator="kind")]
 
 
 class Experiment(Closed):
@@ -150,6 +189,7 @@ class Architecture(Closed):
 Size = Literal[
     "steps", "epochs", "prompts_per_step", "num_generations", "batch", "max_completion_tokens", "learning_rate",
     "warmup_steps",
+    "count",
 ]  # fmt: skip
 
 
@@ -172,7 +212,7 @@ class Scale(Closed):
     """what each benchmark is"""
     may_set: tuple[Size, ...] = ()
     """the sizes that this scale sets: never rewards, tasks or the order of stages"""
-    set: dict[Literal["sft", "grpo", "evaluation"], dict[str, Any]] = {}
+    set: dict[Literal["sft", "grpo", "awbc", "filter", "evaluation"], dict[str, Any]] = {}
     """their values for each kind of stage, and for evaluations"""
     runtime: Runtime = Runtime()
     """how jobs run, which changes no result"""
@@ -246,7 +286,8 @@ def read_dataset(folder: Path, name: str, split: str | None = None) -> DatasetId
     """A data set's YAML as its identity; its own module checks the settings.
 
     The files of a `jsonl` data set are in it by their sha256, so that an edited file is another data set. With `split`,
-    the others are left out: an edit of the test file is then no edit of what was trained.
+    the others are left out where a person brings the videos: a test then asks for no video of the training, and an edit
+    of the test file is no edit of what was trained.
     """
     path = folder / f"{name}.yaml"
     if not re.fullmatch(WORD, name):
@@ -259,9 +300,11 @@ def read_dataset(folder: Path, name: str, split: str | None = None) -> DatasetId
     content = read_yaml(path)
     head = {key: content.pop(key) for key in ("kind", "version") if key in content}
     splits = content.get("splits")
-    if head.get("kind") == "jsonl" and isinstance(splits, dict):
+    if isinstance(splits, dict) and (head.get("kind") == "jsonl" or "videos_from" in content):
         alone = {split} if split in splits else set(splits)
-        content["splits"] = {key: _with_sha256(value) for key, value in splits.items() if key in alone}
+        content["splits"] = {key: value for key, value in splits.items() if key in alone}
+    if isinstance(splits, dict) and head.get("kind") == "jsonl":
+        content["splits"] = {key: _with_sha256(value) for key, value in content["splits"].items()}
     return check(DatasetIdentity, {"name": name, **head, "settings": content}, path)
 
 

@@ -1,7 +1,8 @@
 """Every way of reading an answer: parsers (text -> Segment | None) and format checks (text -> bool), by name.
 
 The papers' rules are as in their released code (regular expressions included, single spaces literal), tested on
-tests/vectors/parsers.json and tvg_r1.json. `strict_answer` is ours. A pair comes back as read; only `last2` swaps.
+tests/vectors/parsers.json and tvg_r1.json. `strict_answer` is ours; so are `anchors` and `fmt_tar*`, as TAR-TVG has
+released no code (systems.md 8, row 18). A pair comes back as read; only `last2` swaps.
 """
 
 import json
@@ -10,7 +11,7 @@ from collections.abc import Callable
 
 from tvg.segment import Segment
 
-VERSION = 1  # of every rule below, part of specs; bump it when one changes
+VERSION = 1  # of every rule below, part of specs; bump it when one changes, not when one is added
 
 # The released (\d+\.?\d*), written so that an endless run of digits takes no cubic time
 NUMBER = r"(?<!\d)(\d+(?:\.\d*)?)"
@@ -28,6 +29,11 @@ STRICT_PAIR = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 
+THINK = re.compile(r"<think>(.*)</think>", re.DOTALL)
+ANCHOR = re.compile(r"<timestamp>([^<]*)</timestamp>")
+MOST_ANCHORS = 4  # with more, their reward grows without end (systems.md 2.6, section 8 row 18)
+SAME = 0.01 + 1e-9  # seconds, with the rounding of 3.41 - 3.40
+
 
 def last_answer(text: str) -> str | None:
     """The body of the last `<answer>` element."""
@@ -38,9 +44,10 @@ def last_answer(text: str) -> str | None:
 def strict_answer(text: str) -> Segment | None:
     """The last `<answer>` or `<time>` element, in it exactly one pair of numbers and no third; never the reasoning."""
     elements = STRICT_ELEMENT.findall(text)
-    if not elements:
-        return None
-    body = elements[-1][1]
+    return _only_pair(elements[-1][1]) if elements else None
+
+
+def _only_pair(body: str) -> Segment | None:
     pair = STRICT_PAIR.search(body)
     if pair is None or len(re.findall(r"\d+(?:\.\d+)?", body)) != 2:
         return None
@@ -97,6 +104,18 @@ def time_first2(text: str) -> Segment | None:
     return force2(element[1] if element else text)
 
 
+def anchors(text: str) -> tuple[Segment, ...]:
+    """TAR-TVG's anchors: every `<timestamp>s to e</timestamp>` inside the one `<think>`, in order.
+
+    Read as `strict_answer` reads an element. None in a text with two `<think>`, and what cannot be read is no anchor.
+    """
+    think = THINK.search(text)
+    if think is None or text.count("<think>") != 1 or text.count("</think>") != 1:
+        return ()
+    found = map(_only_pair, ANCHOR.findall(think[1]))
+    return tuple(anchor for anchor in found if anchor is not None)
+
+
 def fmt_ta(text: str) -> bool:
     """`<think>...</think> <answer>...</answer>` and nothing else (TimeZero, Time-R1, VideoChat-R1, Invert4TVG)."""
     return re.fullmatch(r"<think>.*?</think>\s*<answer>.*?</answer>", text.strip(), re.DOTALL) is not None
@@ -118,8 +137,23 @@ def fmt_answer(text: str) -> bool:
     return re.fullmatch(r"<answer>.*?</answer>", text.strip(), re.DOTALL) is not None
 
 
+def fmt_tar(text: str) -> bool:
+    """As fmt_tar_free, and both ends of the answer are the last anchor's within 0.01 s (TAR-TVG)."""
+    if not fmt_tar_free(text):
+        return False
+    answer, last = ans_last(text), anchors(text)[-1]
+    return all(abs(a - b) <= SAME for a, b in zip(answer, last, strict=True))
+
+
+def fmt_tar_free(text: str) -> bool:
+    """As fmt_ta, with one to four anchors inside the one `<think>` and an answer that `ans_last` reads."""
+    return fmt_ta(text) and 1 <= len(anchors(text)) <= MOST_ANCHORS and ans_last(text) is not None
+
+
 PARSERS: dict[str, Callable[[str], Segment | None]] = {
     parser.__name__: parser
     for parser in (strict_answer, ans_last, whole_last, ans_taro, last2, force2, time_json, time_first2)
 }
-FORMATS: dict[str, Callable[[str], bool]] = {check.__name__: check for check in (fmt_ta, fmt_answer, fmt_taro, fmt_tvg)}
+FORMATS: dict[str, Callable[[str], bool]] = {
+    check.__name__: check for check in (fmt_ta, fmt_answer, fmt_tar, fmt_tar_free, fmt_taro, fmt_tvg)
+}

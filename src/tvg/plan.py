@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from tvg import datasets
-from tvg.config import Config, check, did_you_mean, experiment_names
+from tvg.config import Config, check, did_you_mean
 from tvg.errors import TvgError
 from tvg.report.layout import Table, load_all, of_arms
 from tvg.resolve import Resolver, Run
 from tvg.sample import write_lines
 from tvg.spec import (
     Closed,
+    CollectSpec,
     DatasetIdentity,
     DataSpec,
     EvaluationSpec,
+    FilterSpec,
     Floor,
     FramesSpec,
     Model,
@@ -27,7 +29,7 @@ from tvg.spec import (
     TrainedModel,
     canonical,
 )
-from tvg.store import Store, identify, read_spec, read_stage
+from tvg.store import Store, identify, read_data_stage, read_spec, read_stage
 
 PAGES = ("demo", "all")  # of the report
 
@@ -40,11 +42,9 @@ class Plan:
         self.resolver = Resolver(config, folder)
         self.scale = self.resolver.scale
         self.store = Store(Path(config.results_root) / config.scale, config.data_root)
-        known = experiment_names(folder / "experiments")
-        wanted = known if config.experiments == "all" else config.experiments
-        arms = {name: self.resolver.arms(name) for name in wanted}
-        here = {name: [arm for arm in arms[name] if self.resolver.exists_here(name, arm)] for name in wanted}
-        self.left_out = {name: [arm for arm in arms[name] if arm not in here[name]] for name in wanted}
+        wanted = self.resolver.selected()
+        here = {name: [a for a in arms if self.resolver.exists_here(name, a)] for name, arms in wanted.items()}
+        self.left_out = {name: [arm for arm in arms if arm not in here[name]] for name, arms in wanted.items()}
         self.runs: dict[tuple[str, str, int], Run] = {
             (name, arm, seed): self.resolver.run(name, arm, seed)
             for name in wanted
@@ -94,12 +94,14 @@ class Plan:
     @property
     def notice(self) -> str | None:
         """One line on the experiments and arms that this scale leaves out."""
-        told = []
+        told: dict[str, list[str]] = {}
         for name, arms in self.left_out.items():
             scales = sorted({scale for arm in arms for scale in self.resolver.experiment(name, arm).scales})
             what = name if len(arms) == len(self.resolver.arms(name)) else f"{len(arms)} arms of {name}"
-            told += [f"{what} (only at {', '.join(scales)})"] if arms else []
-        return f"left out at scale {self.config.scale}: {'; '.join(told)}" if told else None
+            if arms:
+                told.setdefault(", ".join(scales), []).append(what)
+        words = [f"{', '.join(names)} (only at {scales})" for scales, names in told.items()]
+        return f"left out at scale {self.config.scale}: {'; '.join(words)}" if told else None
 
     def _add(self, spec: Closed) -> None:
         """Register a spec and all that it stands on."""
@@ -116,8 +118,10 @@ class Plan:
             return self.specs[ident]
         kind = ident.rsplit("-", 1)[0]
         path = self.store.spec(ident)
-        if kind in ("sft", "grpo"):
+        if kind in ("sft", "grpo", "awbc"):
             return read_stage(path)
+        if kind in ("filter", "collect"):
+            return read_data_stage(path)
         if kind.endswith((".frames", ".videos")):
             return read_spec(FramesSpec if kind.endswith(".frames") else DatasetIdentity, path)
         return read_spec(SamplesSpec if "." in kind else EvaluationSpec, path)
@@ -142,6 +146,11 @@ class Plan:
                 ]
             case DatasetIdentity():
                 return []
+            case FilterSpec():
+                return [*self._model_inputs(spec.model), *self._data_inputs(spec.data)]
+            case CollectSpec():
+                source = [self.store.stage(spec.source) / "model.done"] if spec.source else []
+                return [*source, *self._data_inputs(spec.data, frames=False)]
             case _:
                 return [*self._model_inputs(spec.init), *self._data_inputs(spec.data)]
 
@@ -156,7 +165,7 @@ class Plan:
 
     def _data_inputs(self, data: DataSpec, frames: bool = True) -> list[Path]:
         return [
-            self.store.samples(data.samples),
+            self.store.chosen(data),
             *(self.store.shards(data.frames, self.scale.shards) if frames else []),
         ]
 
@@ -168,11 +177,11 @@ class Plan:
 
     def table_names(self, ablations: bool = False) -> list[str]:
         """Tables all of whose runs are configured here."""
-        known = {name for name, _, _ in self.runs}
+        known = {(name, arm) for name, arm, _ in self.runs}
         return [
             name
             for name, table in self.tables.items()
-            if (not ablations or table.ablation) and {experiment for experiment, _ in self._arms_of(name)} <= known
+            if (not ablations or table.ablation) and self._arms_of(name) and self._arms_of(name) <= known
         ]
 
     def table_source(self, name: str) -> str:
@@ -223,7 +232,8 @@ class Plan:
         for name in {name for name, _, _ in self.runs}:
             for path in self.store.root.glob(f"{name}/*/seed-*.json"):
                 arm, seed = path.parent.name, int(path.stem.removeprefix("seed-"))
-                if (name, arm, seed) not in self.runs:
+                asked = any((name, arm) == run[:2] for run in self.runs)
+                if arm not in self.resolver.arms(name) or (asked and (name, arm, seed) not in self.runs):
                     path.unlink()
                     gone.add((name, arm))
         return gone
@@ -260,12 +270,18 @@ def _needs(spec: Closed) -> list[Closed]:
             return [spec.dataset]
         case SamplesSpec():
             return [_without_verbs(spec)]
-        case EvaluationSpec():
-            return [*_model_needs(spec.model), spec.data.samples, spec.data.frames]
+        case EvaluationSpec() | FilterSpec():
+            return [*_model_needs(spec.model), *_data_needs(spec.data)]
+        case CollectSpec():
+            return [*([spec.source] if spec.source else []), *_data_needs(spec.data)]
         case DatasetIdentity():
             return []
         case _:
-            return [*_model_needs(spec.init), spec.data.samples, spec.data.frames]
+            return [*_model_needs(spec.init), *_data_needs(spec.data)]
+
+
+def _data_needs(data: DataSpec) -> list[Closed]:
+    return [data.samples, data.frames, *([data.made_by] if data.made_by else [])]
 
 
 def _model_needs(model: Model) -> list[StageSpec | SamplesSpec]:

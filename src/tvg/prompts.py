@@ -2,7 +2,7 @@
 
 from tvg.errors import TvgError
 from tvg.sample import Sample
-from tvg.spec import Prompt
+from tvg.spec import AnswerContract, Prompt
 
 # A form to imitate, nothing more: reinforcement learning is left to find what is worth thinking.
 REASONING = {
@@ -42,8 +42,27 @@ def answer(sample: Sample) -> str:
             return sample.query.strip()
 
 
-def target(sample: Sample) -> str:
-    """The canonical response in the think-answer form; a sample's own completion wins."""
+def target(sample: Sample, contract: AnswerContract | None = None) -> str:
+    """The canonical response in the contract's form (default: think and answer); a sample's own completion wins."""
     if sample.completion is not None:
         return sample.completion
-    return f"<think>{REASONING[sample.task]}</think> <answer>{answer(sample)}</answer>"
+    think, said, form = (
+        f"<think>{REASONING[sample.task]}</think>",
+        answer(sample),
+        (contract or AnswerContract()).format,
+    )
+    if form == "fmt_answer":
+        return f"<answer>{said}</answer>"
+    if sample.task != "ground":
+        return f"{think} <answer>{said}</answer>"
+    start, end = sample.segments[0]
+    match form:
+        case "fmt_tvg":
+            return f"{think} <time>[{start:.2f}, {end:.2f}]</time>"
+        case "fmt_taro":
+            return f"{think} <answer>{start:.2f}s to {end:.2f}s</answer>"
+        case "fmt_tar" | "fmt_tar_free":
+            anchor = f"<timestamp>{said}</timestamp>"
+            return f"<think>{REASONING['ground']} {anchor} {anchor}</think> <answer>{said}</answer>"
+        case _:
+            return f"{think} <answer>{said}</answer>"

@@ -8,14 +8,18 @@ from typing import Any
 
 from tvg import parse, rewards
 from tvg.config import (
+    CollectStage,
     Config,
     Experiment,
+    FilterStage,
     Role,
     Scale,
+    Stage,
     StageOf,
     StageSource,
     check,
     did_you_mean,
+    experiment_names,
     read,
     read_dataset,
     read_prompt,
@@ -25,8 +29,15 @@ from tvg.errors import TvgError
 from tvg.inversion import verbs
 from tvg.sample import INVERSION_TASKS
 from tvg.spec import (
+    AwbcSpec,
+    Closed,
+    CollectSettings,
+    CollectSpec,
     DataSpec,
+    DataStageSpec,
     EvaluationSpec,
+    FilterSettings,
+    FilterSpec,
     Floor,
     FramesSpec,
     GrpoSpec,
@@ -37,11 +48,23 @@ from tvg.spec import (
     SftSpec,
     StageSpec,
     TrainedModel,
+    nested,
 )
+from tvg.store import identify
 
-VERSIONS = {"sft": 1, "grpo": 1, "evaluation": 1, "frames": 1}  # bump when the same settings give another result
+VERSIONS = {  # bump one when the same settings give another result
+    "sft": 1,
+    "grpo": 1,
+    "awbc": 1,
+    "filter": 1,
+    "collect": 1,
+    "evaluation": 1,
+    "frames": 1,
+}
 FLOORS = {"floor_whole_video": "whole_video", "floor_constant_window": "constant_window"}
 MAIN = "main"  # the arm without edits
+STAGES = (SftSpec, GrpoSpec, AwbcSpec, FilterSpec, CollectSpec)
+RunKey = tuple[str, str, int]  # experiment, arm, seed
 
 
 @dataclass(frozen=True)
@@ -51,7 +74,7 @@ class Run:
     experiment: str
     arm: str
     seed: int
-    stages: dict[str, StageSpec] = field(default_factory=dict)
+    stages: dict[str, StageSpec | DataStageSpec] = field(default_factory=dict)
     evaluations: dict[str, EvaluationSpec] = field(default_factory=dict)
 
 
@@ -65,6 +88,7 @@ class Resolver:
         self.dataset = cache(partial(read_dataset, folder / "datasets"))
         self.experiment = cache(self._experiment)
         self.stage = cache(self._stage)
+        self.run = cache(self._run)
         self._open: list[tuple[str, str, str]] = []
 
     def _read_raw(self, name: str) -> dict[str, Any]:
@@ -79,6 +103,16 @@ class Resolver:
     def arms(self, name: str) -> list[str]:
         """`main`, then the file's arms in their order."""
         return [MAIN, *(self.read_raw(name).get("arms") or {})]
+
+    def selected(self) -> dict[str, list[str]]:
+        """Which arms of which experiments the configuration asks for."""
+        names = experiment_names(self.folder / "experiments")
+        found: dict[str, list[str]] = {}
+        for text in names if self.config.experiments == "all" else self.config.experiments:
+            name, arm = self.named(text)
+            wanted = [arm] if "-" in text else self.arms(name)
+            found[name] = [*found.get(name, []), *(one for one in wanted if one not in found.get(name, []))]
+        return found
 
     def exists_here(self, name: str, arm: str = MAIN) -> bool:
         """Does the configured scale run this arm at all?"""
@@ -129,12 +163,13 @@ class Resolver:
         if "evaluation" in overlays:
             content["evaluation"] = {**content.get("evaluation", {}), **overlays["evaluation"]}
 
-    def run(self, name: str, arm: str, seed: int) -> Run:
+    def _run(self, name: str, arm: str, seed: int) -> Run:
         experiment = self.experiment(name, arm)
         stages = {stage: self.stage(name, arm, stage, seed) for stage in experiment.stages}
         model = self.model(experiment.evaluate, name, arm, seed)
         evaluations = {b: self._evaluation(experiment, model, b) for b in experiment.benchmarks}
-        used = {stage: spec for stage, spec in stages.items() if _made_from(model, spec)}
+        needed = {identify(spec) for spec in nested(model) if isinstance(spec, STAGES)}
+        used = {stage: spec for stage, spec in stages.items() if identify(spec) in needed}
         return Run(name, arm, seed, used, evaluations)
 
     def model(self, source: str, name: str, arm: str, seed: int) -> Model:
@@ -165,17 +200,15 @@ class Resolver:
         return self._trained(name, arm, source, seed)
 
     def _trained(self, name: str, arm: str, stage: str, seed: int) -> TrainedModel:
-        return TrainedModel(stage=self.stage(name, arm, stage, seed))
+        made = self.stage(name, arm, stage, seed)
+        if isinstance(made, FilterSpec | CollectSpec):
+            raise TvgError(
+                f"{self.folder}/experiments/{name}.yaml", "this stage makes data, not a model", got=stage,
+                expected="a stage of kind sft or grpo", hint="data is named by `data:`",
+            )  # fmt: skip
+        return TrainedModel(stage=made)
 
-    def _init(self, source: str, name: str, arm: str, stage: str, seed: int) -> Model:
-        """What the stage starts from."""
-        self._open.append((name, arm, stage))
-        try:
-            return self.model(source, name, arm, seed)
-        finally:
-            self._open.pop()
-
-    def _stage(self, name: str, arm: str, stage: str, seed: int) -> StageSpec:
+    def _stage(self, name: str, arm: str, stage: str, seed: int) -> StageSpec | DataStageSpec:
         experiment = self.experiment(name, arm)
         where = f"{self.folder}/experiments/{name}.yaml" + ("" if arm == MAIN else f": arm '{arm}'")
         if stage not in experiment.stages:
@@ -183,17 +216,26 @@ class Resolver:
             raise TvgError(
                 where, "no such stage", got=stage, expected=", ".join(known), hint=did_you_mean(stage, known)
             )
-        written = experiment.stages[stage]
         self._refuse_cycle(name, arm, stage, where)
-        own = {key: getattr(written, key) for key in type(written).model_fields if key not in StageSource.model_fields}
-        own["seed"] = seed if written.seed is None else written.seed
+        self._open.append((name, arm, stage))
+        try:
+            written = experiment.stages[stage]
+            make = {"filter": self._filter, "collect": self._collect}.get(written.kind, self._training)
+            return make(written, experiment, where, (name, arm, seed))
+        finally:
+            self._open.pop()
+
+    def _training(self, written: Stage, experiment: Experiment, where: str, run: RunKey) -> StageSpec:
+        name, arm, seed = run
+        tasks = set(written.tasks)
         shared = {
-            **own,
+            **_own(written, StageSource),
             "version": VERSIONS[written.kind],
-            "init": self._init(written.init, name, arm, stage, seed),
-            "data": self._data(written.data, self.scale.data, set(written.tasks)),
+            "seed": seed if written.seed is None else written.seed,
+            "init": self.model(written.init, name, arm, seed),
+            "data": self._data_of(written.data, run, tasks),
             "prompt": self._prompt(
-                written.prompt or experiment.prompt, experiment.inversion_prompt, set(written.tasks)
+                written.prompt or experiment.prompt, experiment.inversion_prompt, tasks, prefix=written.kind == "awbc"
             ),
         }
         if written.kind == "sft":
@@ -201,7 +243,55 @@ class Resolver:
         wanted = written.rewards or experiment.rewards
         rewards.check(wanted, where)
         used = rewards.applicable(wanted, written.tasks)
-        return GrpoSpec(**shared, rewards=used, versions=_versions(used))
+        kind = AwbcSpec if written.kind == "awbc" else GrpoSpec
+        return kind(**shared, rewards=used, versions=_versions(used))
+
+    def _filter(self, written: FilterStage, experiment: Experiment, where: str, run: RunKey) -> FilterSpec:
+        name, arm, seed = run
+        return FilterSpec(
+            **_own(written, FilterStage, but=FilterSettings) | {"seed": seed if written.seed is None else written.seed},
+            version=VERSIONS["filter"],
+            model=self.model(written.model, name, arm, seed),
+            data=self._data_of(written.data, run, set(INVERSION_TASKS)),
+            prompt=self._prompt(written.prompt or experiment.prompt, experiment.inversion_prompt, {"ground"}),
+            versions=_versions([]),
+        )
+
+    def _collect(self, written: CollectStage, experiment: Experiment, where: str, run: RunKey) -> CollectSpec:
+        name, arm, seed = run
+        source = self._trained(name, arm, written.model, seed).stage if written.model else None
+        if source is not None and source.kind not in ("grpo", "awbc"):
+            raise TvgError(
+                where, "rollouts are made by grpo and awbc stages", got=f"{written.model}, of kind {source.kind}",
+                expected="a stage of kind grpo or awbc", hint="name the stage whose rollouts are collected",
+            )  # fmt: skip
+        return CollectSpec(
+            **_own(written, CollectStage, but=CollectSettings),
+            version=VERSIONS["collect"],
+            source=source,
+            data=source.data if source else self._data_of(written.data, run, set(INVERSION_TASKS)),
+            prompt=self._prompt(written.prompt or experiment.prompt, experiment.inversion_prompt, {"ground"}),
+            versions=_versions([]),
+        )
+
+    def _data_of(self, source: str, run: RunKey, tasks: set[str]) -> DataSpec:
+        """What `data:` names: a stage that makes data, here or as `experiment.stage`, or a role."""
+        name, arm, seed = run
+        if source in self.experiment(name, arm).stages:
+            made = self.stage(name, arm, source, seed)
+        elif (other := source.split(".", 1))[0] in self._names() and "." in source:
+            made = self.stage(other[0], MAIN, other[1], seed)
+        else:
+            return self._data(source, self.scale.data, tasks)
+        if not isinstance(made, FilterSpec | CollectSpec):
+            raise TvgError(
+                f"{self.folder}/experiments/{name}.yaml", "this stage makes a model, not data", got=f"data: {source}",
+                expected="a data role, or a stage of kind filter or collect", hint="a model is named by `init:`",
+            )  # fmt: skip
+        return made.data.model_copy(update={"made_by": made, "limit": None})
+
+    def _names(self) -> set[str]:
+        return {path.stem for path in (self.folder / "experiments").glob("*.yaml")}
 
     def _refuse_cycle(self, name: str, arm: str, stage: str, where: str) -> None:
         """`_open` holds the stages whose resolving has led here."""
@@ -211,7 +301,7 @@ class Resolver:
                 "stages start from each other",
                 got=" -> ".join(f"{one}.{last}" for one, _, last in [*self._open, (name, arm, stage)]),
                 expected="an end at base or scratch",
-                hint="change one `init:`",
+                hint="change one `init:`, `model:` or `data:`",
             )
 
     def _evaluation(self, experiment: Experiment, model: Model, benchmark: str) -> EvaluationSpec:
@@ -261,12 +351,13 @@ class Resolver:
             verbs_version=verbs.VERSIONS[backend] if backend else None,
         )
 
-    def _prompt(self, name: str, inversion_name: str, tasks: set[str]) -> Prompt:
+    def _prompt(self, name: str, inversion_name: str, tasks: set[str], prefix: bool = False) -> Prompt:
         """The texts of the tasks in use only: wording that is never asked changes no hash."""
         prompt = read_prompt(self.folder / "prompts", name)
         inversion = read_prompt(self.folder / "prompts", inversion_name)
         texts = {**inversion.texts, **prompt.texts}
-        return prompt.model_copy(update={"texts": {task: texts[task] for task in sorted(tasks) if task in texts}})
+        used = {task: texts[task] for task in sorted(tasks) if task in texts}
+        return prompt.model_copy(update={"texts": used, **({} if prefix else {"prefix": None})})
 
 
 def _versions(used: Iterable[str]) -> dict[str, int]:
@@ -298,10 +389,7 @@ def _edit(content: dict[str, Any], path: str, value: Any, where: str) -> None:
         node[leaf] = _copy(value)
 
 
-def _made_from(model: Model, spec: StageSpec) -> bool:
-    """Does the model stand on this stage?"""
-    while isinstance(model, TrainedModel):
-        if model.stage == spec:
-            return True
-        model = model.stage.init
-    return False
+def _own(written: Stage, source: type[Closed], but: type[Closed] = Closed) -> dict[str, Any]:
+    """The settings of a stage without the names in it, which resolving replaces."""
+    names = source.model_fields.keys() - but.model_fields.keys()
+    return {key: getattr(written, key) for key in type(written).model_fields if key not in names}

@@ -23,6 +23,8 @@ class Sample:
     verbs: lemmas of the query as the inversion sampler takes them; None until `tvg tasks` has run, () if none.
     masked: the query with its verbs replaced by [], for `complete_verb`.
     completion: a target text, for samples that carry one (collected rollouts, cold-start traces).
+    captions: dense captions of the clip, (start, end, text) in order of time, for samples that carry them.
+    difficulty: mean tIoU of a model's answers, in [0, 1], where a filter has asked: the higher, the easier.
     """
 
     id: str
@@ -35,6 +37,8 @@ class Sample:
     verbs: tuple[str, ...] | None = None
     masked: str | None = None
     completion: str | None = None
+    captions: tuple[tuple[float, float, str], ...] | None = None
+    difficulty: float | None = None
 
     def to_json(self) -> str:
         row = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -46,6 +50,7 @@ class Sample:
         row["segments"] = tuple(Segment(*s) for s in row["segments"])
         row["clip"] = Segment(*row["clip"]) if row.get("clip") else None
         row["verbs"] = tuple(row["verbs"]) if row.get("verbs") is not None else None
+        row["captions"] = tuple(map(tuple, row["captions"])) if row.get("captions") is not None else None
         return cls(**row)
 
     def with_task(self, task: Task) -> "Sample":

@@ -7,6 +7,7 @@ new field with a default changes no hash; a default is therefore never changed i
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
@@ -71,6 +72,8 @@ class Prompt(Closed):
     """the question of each task; {query} or, for complete_verb, {masked} is filled in"""
     answer: AnswerContract = AnswerContract()
     """how answers are checked and read"""
+    prefix: str | None = None
+    """how a constructed completion begins (kind awbc); {query} and {captions} are filled in"""
 
 
 class Optimiser(Closed):
@@ -151,6 +154,91 @@ class GrpoSettings(Optimiser, _Mixture):
     """what an advantage is divided by: the standard deviation of its group, of the batch, or nothing"""
 
 
+class AwbcSettings(Optimiser, _Mixture):
+    """Advantage-weighted behaviour cloning of constructed rollouts (TaRO's warm start, systems.md 2.8).
+
+    A rollout begins with a forced prefix made of dense captions, and the model goes on; the loss is
+    -max(advantage, 0) x log-probability over all response tokens, the prefix included.
+    """
+
+    kind: Literal["awbc"] = "awbc"
+    """the kind of stage"""
+    prompts_per_step: PositiveInt = 16
+    """prompts of an optimiser step, each with its group of rollouts"""
+    num_generations: Annotated[int, Field(ge=2)] = 8
+    """rollouts of a group"""
+    temperature: PositiveFloat = 1.0
+    """of the rollouts"""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """nucleus sampling of the rollouts"""
+    max_completion_tokens: PositiveInt = 1024
+    """a rollout is cut off there, its prefix included"""
+    constructed: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """the share of prompts whose rollouts get a prefix; those without captions never do"""
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    """what an advantage is divided by: the standard deviation of its group, of the batch, or nothing"""
+
+
+class Gaussian(Closed):
+    """Weights of a draw without replacement: exp(-(difficulty - centre)^2 / (2 width^2)) (Time-R1, systems.md 2.3)."""
+
+    centre: float
+    """the mean overlap that is drawn most"""
+    width: PositiveFloat
+    """the standard deviation around it"""
+
+
+class FilterSettings(Closed):
+    """Which samples are worth training on: a model answers each, and the overlap of its answers decides.
+
+    The mean tIoU of a sample's answers is its difficulty: the higher, the easier. Unreadable answers count as 0.
+    """
+
+    kind: Literal["filter"] = "filter"
+    """the kind of stage"""
+    num_generations: PositiveInt = 8
+    """answers to each sample"""
+    temperature: NonNegativeFloat = 1.0
+    """of the answers; 0 is greedy"""
+    max_completion_tokens: PositiveInt = 512
+    """an answer is cut off there"""
+    fallback: Literal["force2"] | None = None
+    """the parser that is tried where the prompt's own reads nothing"""
+    above: float | None = None
+    """the mean must be above this"""
+    at_least: float | None = None
+    """the mean must be at least this"""
+    at_most: float | None = None
+    """and at most this"""
+    spread_above: NonNegativeFloat | None = None
+    """the standard deviation of the answers must be above this"""
+    gaussian: Gaussian | None = None
+    """how likely each sample is drawn where `count` leaves some out; without it, all alike"""
+    count: PositiveInt | None = None
+    """keep at most so many"""
+    pick: Literal["draw", "evenly"] = "draw"
+    """which of too many: drawn, or evenly along the difficulty"""
+    seed: int | None = None
+    """one seed for every seed of an arm; without it, the run's"""
+
+
+class CollectSettings(Closed):
+    """Which completions become targets of an SFT: the good ones of a stage's rollouts, or of a data set."""
+
+    kind: Literal["collect"] = "collect"
+    """the kind of stage"""
+    min_reward: float | None = None
+    """the rollout's reward must be above this"""
+    min_anchors: PositiveInt | None = None
+    """at least so many readable anchors in the reasoning"""
+    min_soft_iou: tuple[float, ...] = ()
+    """the signed overlap of the first, the second, ... anchor must be above these"""
+    min_tiou: float | None = None
+    """the answer's overlap must be at least this"""
+    count: PositiveInt | None = None
+    """keep at most so many, those of the highest reward"""
+
+
 class RewardSettings(Closed):
     """One reward of the weighted sum; which options it reads is said in tvg.rewards."""
 
@@ -158,10 +246,35 @@ class RewardSettings(Closed):
     """its factor in the sum"""
     clamp: bool | None = None
     """timed_iou: whether each factor stays in [0, 1] (default) or may fall below, as released"""
+    clamp_truth: bool | None = None
+    """timed_iou: whether the truth is cut at the clip's ends first, as TaRO does (default: false)"""
     match: Literal["binary", "cosine"] | None = None
     """verbs: equal lemmas (default), or the cosine of their vectors"""
     describe: Literal["all", "any"] | None = None
     """verbs: whether a description must name all of the query's verbs (default) or any"""
+    target: PositiveInt | None = None
+    """anchors: how many anchors TAR2 wants (default: 2)"""
+    beta: NonNegativeFloat | None = None
+    """anchors: the factor of TAR2 (default: 5); 0 leaves it out"""
+    gamma: NonNegativeFloat | None = None
+    """anchors: the factor of TAR3 (default: 1); 0 leaves it out"""
+    deviation: Literal["abs", "square", "indicator"] | None = None
+    """anchors: what TAR2 makes of a number that is off by d: |d| (default), its square, or 1"""
+    overlap: Literal["soft", "hard"] | None = None
+    """anchors: soft IoU, signed (default), or plain tIoU"""
+    at_most: PositiveInt | None = None
+    """anchors: with more anchors than this the reward is 0 (default: 4, which the format `fmt_tar` refuses as well)"""
+    gate: Annotated[float, Field(ge=0, le=1)] | None = None
+    """temporal: the tIoU that the answer must reach (default: 0.7)"""
+    strict_gate: bool | None = None
+    """temporal: whether it must be above the gate, as in the article, or may be equal, as released (default: false)"""
+    margin: NonNegativeFloat | None = None
+    """temporal: by how much the drop must be above its group's mean (default: 0)"""
+    within: PositiveFloat | None = None
+    """temporal: seconds around the true boundaries whose frames are shuffled (default: 3)"""
+    tokens: Literal["all", "think"] | None = None
+    """temporal: over which tokens the drop of the mean log-probability is taken: all of the response (default) or the
+    reasoning, as in the article"""
 
 
 class Runtime(Closed):
@@ -231,11 +344,15 @@ class FramesSpec(Closed):
 
 
 class DataSpec(Closed):
-    """What a training or an evaluation reads: samples, the first `limit` of them, and the frames of their videos."""
+    """What a stage or an evaluation reads: samples, the first `limit` of them, and the frames of their videos.
+
+    made_by: the data stage that has chosen among the samples; its file is read in their place.
+    """
 
     samples: SamplesSpec
     frames: FramesSpec
     limit: PositiveInt | None = None
+    made_by: "DataStageSpec | None" = None
 
 
 class HubModel(Closed):
@@ -297,7 +414,39 @@ class GrpoSpec(GrpoSettings):
     versions: dict[str, int]
 
 
-StageSpec = Annotated[SftSpec | GrpoSpec, Field(discriminator="kind")]
+class AwbcSpec(AwbcSettings):
+    """An advantage-weighted cloning, resolved. `versions`: of every reward, parser and sampler in use."""
+
+    version: int
+    init: "Model"
+    data: DataSpec
+    prompt: Prompt
+    rewards: dict[str, RewardSettings]
+    versions: dict[str, int]
+
+
+class FilterSpec(FilterSettings):
+    """A choice of samples by difficulty, resolved."""
+
+    version: int
+    model: "Model"
+    data: DataSpec
+    prompt: Prompt
+    versions: dict[str, int]
+
+
+class CollectSpec(CollectSettings):
+    """A choice of completions, resolved. source: the training whose rollouts they are; None: the data's own."""
+
+    version: int
+    source: "StageSpec | None" = None
+    data: DataSpec
+    prompt: Prompt
+    versions: dict[str, int]
+
+
+StageSpec = Annotated[SftSpec | GrpoSpec | AwbcSpec, Field(discriminator="kind")]
+DataStageSpec = Annotated[FilterSpec | CollectSpec, Field(discriminator="kind")]
 Model = Annotated[HubModel | PathModel | ScratchModel | TrainedModel | Floor, Field(discriminator="source")]
 
 
@@ -314,8 +463,26 @@ class EvaluationSpec(Closed):
     versions: dict[str, int]
 
 
-for _spec in (TrainedModel, SftSpec, GrpoSpec, EvaluationSpec):
+for _spec in (DataSpec, TrainedModel, SftSpec, GrpoSpec, AwbcSpec, FilterSpec, CollectSpec, EvaluationSpec):
     _spec.model_rebuild()
+
+
+def nested(spec: Closed) -> Iterator[Closed]:
+    """Every spec inside a spec, the innermost first, and the spec itself: what it stands on, to the end."""
+    for name in type(spec).model_fields:
+        yield from _inside(getattr(spec, name))
+    yield spec
+
+
+def _inside(value: object) -> Iterator[Closed]:
+    if isinstance(value, Closed):
+        yield from nested(value)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _inside(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _inside(item)
 
 
 def canonical(spec: Closed) -> dict[str, Any]:

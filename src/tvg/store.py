@@ -14,6 +14,8 @@ from tvg.sample import write_lines
 from tvg.spec import (
     Closed,
     DatasetIdentity,
+    DataSpec,
+    DataStageSpec,
     EvaluationSpec,
     FramesSpec,
     SamplesSpec,
@@ -25,6 +27,7 @@ from tvg.spec import (
 FOLDERS = ("specs", "samples", "frames", "stages", "evaluations", "tables", "plots", "logs", "benchmarks")
 S = TypeVar("S", bound=Closed)
 _STAGE = TypeAdapter(StageSpec)
+_DATA_STAGE = TypeAdapter(DataStageSpec)
 
 
 def identify(spec: Closed) -> str:
@@ -66,6 +69,10 @@ class Store:
 
     def samples(self, spec: SamplesSpec) -> Path:
         return self.root / "samples" / f"{identify(spec)}.jsonl"
+
+    def chosen(self, data: DataSpec) -> Path:
+        """The file of samples that a stage or an evaluation reads."""
+        return self.stage(data.made_by) / "samples.jsonl" if data.made_by else self.samples(data.samples)
 
     def frames(self, spec: FramesSpec) -> Path:
         return self.root / "frames" / identify(spec)
@@ -121,6 +128,11 @@ class Store:
 def read_stage(path: Path | str) -> StageSpec:
     """The spec of a training stage."""
     return _STAGE.validate_python(_read(path))
+
+
+def read_data_stage(path: Path | str) -> DataStageSpec:
+    """The spec of a stage that makes data."""
+    return _DATA_STAGE.validate_python(_read(path))
 
 
 def read_spec(kind: type[S], path: Path | str) -> S:

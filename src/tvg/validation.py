@@ -2,7 +2,8 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -135,6 +136,9 @@ def _walk(kind: type[Closed], loc: tuple[Any, ...]) -> tuple[list[str], list[str
 
 
 def _keys(node: Any) -> list[str]:
+    if get_origin(node) in (Union, UnionType):  # `Lora | None`
+        forms = [form for form in get_args(node) if form is not type(None)]
+        node = forms[0] if len(forms) == 1 else None
     return sorted(node.model_fields) if isinstance(node, type) and issubclass(node, Closed) else []
 
 

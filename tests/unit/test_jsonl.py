@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import REPO
 from tests.unit.video_maker import Track, make_video, steady
 from tvg import cli, datasets
 from tvg.config import read_dataset
-from tvg.datasets.rows import parse, read
+from tvg.datasets.rows import FIELDS, parse, read
 from tvg.errors import TvgError
 from tvg.sample import Sample, read_samples, write_samples
 from tvg.segment import Segment
@@ -85,6 +87,14 @@ BROKEN = [
     ({"segments": [[1, 10**400]]}, "`segments` holds what is no finite number"),
     ({"duration": 0}, "`duration` is not above 0"),
     ({"duration": "10"}, "`duration` holds what is no finite number: '10'"),
+    ({"completion": 7}, "`completion` is not a string but 7"),
+    ({"completion": " "}, "`completion` is empty"),
+    ({"captions": "a"}, "`captions` is not a list of [start, end, text] but 'a'"),
+    ({"captions": [[1, 2]]}, "`captions` is not a list of [start, end, text]"),
+    ({"captions": [[1, 2, "a"], {"start": 3}]}, "`captions` is not a list of [start, end, text]"),
+    ({"captions": [[1, 2, "a"], [3, "4", "b"]]}, "`captions` holds what is no finite number: '4', in caption 2"),
+    ({"captions": [[1, 2, ""]]}, "`captions` is empty, in caption 1"),
+    ({"captions": [[1, 2, "a"], [0.5, 4, "b"]]}, "not in order of time: caption 2 starts before caption 1"),
 ]
 
 
@@ -263,8 +273,34 @@ def test_evaluation_is_kept_as_written_and_doubts_are_said(own, caplog):
     loaded = load("test")
     assert [list(map(list, sample.segments)) for sample in loaded.samples] == [row["segments"] for row in SPANS]
     assert loaded.rejected == loaded.clipped == []
-    said = [line for line in caplog.messages if "kept as written" in line]
+    said = [line for line in caplog.messages if "kept as written:" in line]
     assert [int(line.split(":")[1]) for line in said] == [1, 2, 3, 4, 5, 6], "0.2 s are within what durations differ by"
+
+
+def test_completions_and_captions_come_with_the_sample(own):
+    told = [[0, 2.5, "a person stands."], [2.5, 4, "a person sits.\nThen: nothing."], [3, 10.1, "é"]]
+    rows({"completion": "<think>é</think> <time>[1, 4]</time>", "captions": told}, {"captions": []}, {"captions": None})
+    rows({"captions": told}, to="my_test.jsonl")
+    whole, none, without = load().samples
+    assert whole.completion == "<think>é</think> <time>[1, 4]</time>" and none.completion is None
+    assert whole.captions == ((0.0, 2.5, told[0][2]), (2.5, 4.0, told[1][2]), (3.0, 10.0, "é")), "cut at 10 s"
+    assert (none.captions, without.captions) == ((), None)
+    assert load("test").samples[0].captions[2] == (3.0, 10.1, "é"), "kept as written"
+
+
+def test_captions_outside_the_video_are_named(own, caplog):
+    told = [[-1, 2, "a"], [5, 4, "b"], [6, 10.2, "c"], [9.8, 14, "d"], [20, 30, "e"]]
+    rows({"captions": told})
+    rows({"captions": told}, to="my_test.jsonl")
+    loaded = load()
+    assert loaded.samples[0].captions == ((0.0, 2.0, "a"), (6.0, 10.0, "c"))
+    reasons = loaded.clipped[0]["reason"]
+    assert [f"caption {number}: " in reasons for number in range(1, 6)] == [True] * 5 and loaded.rejected == []
+    assert len(load("test").samples[0].captions) == 5
+    assert "kept as written: caption 1: the segment from -1.0 s" in caplog.text and "caption 3" not in caplog.text
+    assert cli.main(["data", "check", "my_train.jsonl"]) == 1, "a person should look at them"
+    rows({"captions": told[2:3]})
+    assert cli.main(["data", "check", "my_train.jsonl"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -332,6 +368,11 @@ def test_an_absent_file_stops_only_the_job_that_needs_it(own):
     with pytest.raises(TvgError, match="cannot read this annotation file") as error:
         datasets.load(identity, "test", Path("unused"), measure_here)
     assert error.value.where == "my_test.jsonl" and error.value.got == "No such file or directory"
+    assert error.value.hint.startswith("put it there") and "completion, captions" in error.value.expected
+    hinted = identity.model_copy(update={"settings": {**identity.settings, "hint": "from the library"}})
+    with pytest.raises(TvgError) as error:
+        datasets.load(hinted, "test", Path("unused"), measure_here)
+    assert error.value.hint.startswith("from the library; put it there")
     rows({}, to="my_test.jsonl")
     with pytest.raises(TvgError, match="snakemake again"):
         datasets.load(identity, "test", Path("unused"), measure_here)
@@ -362,6 +403,30 @@ def test_a_wrong_yaml_names_its_key(own, yaml, key):
     with pytest.raises(TvgError, match=key) as error:
         datasets.check_settings(own_identity())
     assert error.value.where.startswith("config/datasets/own.yaml")
+
+
+@pytest.mark.parametrize("name", ["timerft_pool", "tvg_r1_cold", "tvg_r1_rl", "taro"])
+def test_what_a_person_brings_is_asked_for_where_it_is_needed(own, name):
+    """The shipped data sets without a download: planned without their file, and asked for by the job."""
+    identity = read_dataset(REPO / "config" / "datasets", name)
+    assert identity.settings["splits"]["train"]["sha256"] == "absent"
+    with pytest.raises(TvgError, match="cannot read this annotation file") as error:
+        datasets.load(identity, "train", Path("unused"), measure_here)
+    assert error.value.where == f"data/{name}/train.jsonl"
+    assert "tvg data check --help" in error.value.hint and f"config/datasets/{name}.yaml" in error.value.hint
+    assert "not public" in error.value.hint or "convert" in error.value.hint
+
+
+def test_the_rows_that_the_shipped_files_show_are_legal():
+    for name in ("timerft_pool", "tvg_r1_cold", "tvg_r1_rl", "taro"):
+        text = (REPO / "config" / "datasets" / f"{name}.yaml").read_text()
+        comment = "".join(line.removeprefix("#") for line in text.splitlines() if line.startswith("#"))
+        shown = re.search(r"\{\"id\".*?\}", comment)[0].replace("[start, end]", "[1, 2]").replace(", ...]", "]")
+        row, problems, extra = parse(
+            shown.replace('"id": ...', '"id": "1"').replace('"duration": ...', '"duration": 9')
+        )
+        assert (problems, extra) == ([], []) and row.duration == 9.0
+        assert (row.completion is not None, row.captions is not None) == (name == "tvg_r1_cold", name == "taro")
 
 
 # ---------------------------------------------------------------- the jobs
@@ -434,9 +499,19 @@ def test_check_as_json(own, capsys):
     assert json.loads(capsys.readouterr().out) == {
         "file": "my_train.jsonl", "split_kind": "eval", "videos_opened": True, "lines": 3, "broken": [], "changed": [],
         "keys_not_read": [], "rows": 3, "videos": 2, "queries_per_video": 1.5, "several_segments": 1,
+        "completions": 0, "captioned": 0,
         "duration_s": {"mean": 15.0, "median": 15.0}, "segment_s": {"mean": 1.55, "median": 1.5},
     }  # fmt: skip
     assert cli.main(["data", "check", "my_train.jsonl", "--json"]) == 1, "0.2 s are too short to train on"
+
+
+def test_check_counts_completions_and_captions(own, capsys):
+    rows({"completion": "a"}, {"completion": "b", "captions": [[1, 2, "c"]]}, {"captions": []})
+    assert cli.main(["data", "check", "my_train.jsonl"]) == 0
+    assert "  more              2 rows have a completion, 1 captions\n" in capsys.readouterr().out
+    rows({})
+    assert cli.main(["data", "check", "my_train.jsonl"]) == 0
+    assert "  more " not in capsys.readouterr().out
 
 
 def test_check_without_videos_says_so_and_checks_the_rest(own, capsys):
@@ -458,7 +533,9 @@ def test_check_of_nothing_is_an_error(own, caplog):
 def test_help_of_the_nested_verb_shows_an_example(capsys):
     with pytest.raises(SystemExit):
         cli.main(["data", "check", "--help"])
-    assert "example: tvg data check my_train.jsonl --videos my_videos" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "example: tvg data check my_train.jsonl --videos my_videos" in said
+    assert all(key in said for key in FIELDS)
 
 
 @pytest.mark.parametrize("change", [change for change, _ in BROKEN])

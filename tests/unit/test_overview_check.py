@@ -16,7 +16,7 @@ from tvg.overview import check
 from tvg.overview.check import installed, machine, outside
 from tvg.overview.cost import reach
 from tvg.overview.forecast import forecast
-from tvg.spec import HubModel, Lora, PathModel
+from tvg.spec import DatasetIdentity, HubModel, Lora, PathModel
 
 
 @pytest.fixture
@@ -113,10 +113,11 @@ def test_folders(make):  # noqa: F811
 def test_data_may_be_read_only_where_all_is_there(make, monkeypatch):  # noqa: F811
     plan = make()
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    path = plan.store.fetched(grpo(plan).data.samples.dataset)
     assert verdicts(machine.folders(plan, forecast(plan)))["data_root"] == "WRONG"
-    path.parent.mkdir(parents=True)
-    path.write_text('{"videos": 224}')
+    for spec in plan.specs.values():
+        if isinstance(spec, DatasetIdentity):
+            plan.store.fetched(spec).parent.mkdir(parents=True, exist_ok=True)
+            plan.store.fetched(spec).write_text('{"videos": 224}')
     assert verdicts(machine.folders(plan, forecast(plan)))["data_root"] == "ok"
 
 

@@ -34,7 +34,7 @@ def offered(line):
     ("line", "words"),
     [
         ("tvg pl", ["plan"]),
-        ("tvg plan time_r1-", ["time_r1-main", "time_r1-finetune"]),
+        ("tvg plan time_r1-fine", ["time_r1-finetune"]),
         ("tvg status ze", ["zero_shot"]),
         ("tvg plan time_r1 --config sc", ["scale="]),
         ("tvg plan --config scale=m", ["mini"]),
@@ -50,7 +50,8 @@ def test_bash_offers(make, line, words):  # noqa: F811
 
 def test_experiments_come_before_their_arms(make):  # noqa: F811
     assert "time_r1" in experiments("") and not [name for name in experiments("") if "-" in name]
-    assert experiments("time_r1") == ["time_r1", "time_r1-main", "time_r1-finetune"]
+    arms = make(experiments=["time_r1"]).resolver.arms("time_r1")
+    assert experiments("time_r1") == ["time_r1", *(f"time_r1-{arm}" for arm in arms)]
     Path("config/experiments/time_r1_long.yaml").write_text("a: 1\n")
     assert "time_r1_long" in experiments("time_r1"), "the name may go on"
     Path("config/experiments/broken.yaml").write_text("a: [\n")

@@ -14,9 +14,9 @@ from tvg.overview.cost.figures import Reference
 from tvg.overview.cost.seconds import Costs, units
 from tvg.overview.forecast import forecast, totals
 from tvg.overview.forecast_text import as_json, as_text
-from tvg.overview.selection import Selection, nested
+from tvg.overview.selection import Selection
 from tvg.plan import Plan
-from tvg.spec import GrpoSpec, Lora, TrainedModel
+from tvg.spec import GrpoSpec, Lora, TrainedModel, nested
 from tvg.store import identify
 
 EXPERIMENTS = ["zero_shot", "time_r1", "invert4tvg"]
@@ -54,7 +54,7 @@ def test_an_empty_store_trains_everything_once(make):
     assert totals(found)["trainings_shared"] == sum(one.arms > 1 for one in found.trainings) > 0
     assert found.trainings[0].id == identify(base(plan)), "a stage stands after what it starts from"
     main = by_id(found)[identify(grpo(plan))]
-    assert main.serves == "2 arms share it: invert4tvg-main, invert4tvg-ground_0.8"
+    assert main.serves.startswith(f"{main.arms} arms share it: invert4tvg-main, invert4tvg-ground_0.8")
 
 
 def test_states_of_trainings(make):
@@ -101,9 +101,8 @@ def test_a_finished_evaluation_needs_its_weights_no_more(make):
 
 def test_a_stage_behind_a_done_one_is_not_needed(make):
     plan = make(experiments=["time_r1"])
-    for arm in ("main", "finetune"):
-        World(plan.store.root).train(grpo(plan, "time_r1", arm))
-    states = {one.kind: one.state for one in forecast(plan).trainings}
+    World(plan.store.root).train(grpo(plan, "time_r1"))
+    states = {one.kind: one.state for one in forecast(plan, ["time_r1-main"]).trainings}
     assert states == {"sft": "not needed", "grpo": "done"}
 
 
@@ -111,9 +110,10 @@ def test_named_arms_only_but_whom_they_share_with_is_said(make):
     plan = make()
     found = forecast(plan, ["invert4tvg-main"])
     assert {one.kind for one in found.trainings} == {"sft", "grpo"} and len(found.evaluations) == 1
-    assert by_id(found)[identify(grpo(plan))].arms == 2
-    whole = forecast(plan, ["time_r1"])
-    assert len(whole.evaluations) == 2, "an experiment's name is all its arms"
+    assert by_id(found)[identify(grpo(plan))].arms > 1
+    whole, runs = forecast(plan, ["time_r1"]), [run for run in plan.runs.values() if run.experiment == "time_r1"]
+    arms = {identify(spec) for run in runs for spec in run.evaluations.values()}
+    assert {one.id for one in whole.evaluations} == arms, "an experiment's name is all its arms"
 
 
 def test_seeds_are_told_apart(make):
@@ -251,7 +251,8 @@ def test_it_fits_a_terminal(make, scale):
 def test_json_holds_the_same(make):
     found = forecast(make("3b"))
     content = json.loads(json.dumps(as_json(found)))
-    assert content["totals"]["trainings"] == len(content["trainings"]) == 15
+    assert content["totals"]["trainings"] == len(content["trainings"]) == len(found.trainings)
+    assert content["totals"]["choices"] == len(content["choices"]) == len(found.choices)
     assert content["totals"]["download"] == sum(item["size"] for item in content["downloads"])
     assert content["sources"] and content["trainings"][0]["estimate"]["source"]
 

@@ -196,7 +196,7 @@ def test_it_fits_a_terminal_and_json_holds_the_same(make, capsys):  # noqa: F811
     text = as_text(status(plan))
     assert max(map(len, text.splitlines())) <= 100 and "1,234/6,204" in text
     content = json.loads(json.dumps(as_json(status(plan))))
-    assert content["scale"] == "3b" and len(content["stages"]) == 15
+    assert content["scale"] == "3b" and len(content["stages"]) == len(status(plan).stages)
 
 
 def test_the_verb(plan, capsys):

@@ -62,7 +62,17 @@ def test_a_reward_that_no_task_reads_drops_out(folder, tmp_path):
 
 def test_all_arms_share_one_base(folder, tmp_path):
     made = plan(folder, tmp_path, seeds=[0, 1])
-    assert len([ident for ident in made.specs if ident.startswith("sft-")]) == 1
+    base = made.runs["zero_shot", "main", 0].evaluations["charades_test"].model.stage
+    inits = [
+        run.stages["grpo"].init.stage
+        for run in made.runs.values()
+        if run.experiment == "invert4tvg" and run.arm != "from_invert_sft"
+    ]
+    assert (
+        inits
+        and all(init == base for init in inits)
+        and base == made.runs["zero_shot", "main", 1].evaluations["charades_test"].model.stage
+    )
 
 
 def test_an_edit_in_one_arm_changes_that_arm_only(folder, tmp_path):
@@ -149,7 +159,7 @@ def test_every_input_of_a_job_is_the_output_of_another(folder, tmp_path):
     for ident in made.specs:
         root = made.store.root
         outputs |= {str(root / "fetched" / f"{ident}.json"), str(root / "samples" / f"{ident}.jsonl"),
-                    str(root / "stages" / ident / "model.done")}  # fmt: skip
+                    *(str(root / "stages" / ident / last) for last in ("model.done", "samples.jsonl"))}  # fmt: skip
         outputs |= {str(root / "frames" / ident / f"{k:02d}-of-04.json") for k in range(4)}
     for ident in made.specs:
         assert set(made.inputs(ident)) <= outputs
@@ -224,7 +234,7 @@ def test_experiments_that_start_from_each_other_are_refused(folder, tmp_path):
 def test_all_takes_every_file_and_says_what_a_scale_leaves_out(folder, tmp_path):
     made = plan(folder, tmp_path, experiments="all")
     assert {name for name, _, _ in made.runs} == {"invert4tvg", "mini_base", "time_r1", "zero_shot"}
-    assert made.notice == "left out at scale mini: released (only at 3b, 7b)"
+    assert made.notice == "left out at scale mini: released, tar_tvg, taro, tvg_r1 (only at 3b, 7b)"
     large = plan(folder, tmp_path, experiments="all", scale="3b")
     assert ("released", "taro_3b", 0) in large.runs and ("released", "taro_7b", 0) not in large.runs
     assert large.notice == "left out at scale 3b: mini_base (only at mini); 6 arms of released (only at 7b)"
@@ -249,14 +259,24 @@ def test_every_arm_has_a_row_in_the_table_of_its_experiment(folder, tmp_path):
     edit(folder / "experiments" / "time_r1.yaml", arms__g4={"stages.grpo.num_generations": 4})
     made = plan(folder, tmp_path)
     table = made.tables["arms_time_r1_charades_test"]
-    assert [row.arm for row in table.rows] == [
-        "main",
-        "finetune",
-        "g4",
-    ] and "arms_time_r1_charades_test" in made.table_names()
+    others = [arm for arm in made.resolver.arms("time_r1")[2:-1] if not arm.startswith("ablation")]
+    assert [row.arm for row in table.rows] == ["main", "finetune", *others, "g4"]
+    assert "arms_time_r1_charades_test" in made.table_names()
     assert made.table_source("arms_time_r1_charades_test") == str(folder / "experiments" / "time_r1.yaml")
     made.freeze()
     assert load(made.store.table("arms_time_r1_charades_test")) == table
+
+
+def test_single_arms_may_be_asked_for(folder, tmp_path):
+    plan(folder, tmp_path, experiments=["time_r1"]).freeze()
+    made = plan(folder, tmp_path, experiments=["time_r1-main", "time_r1-finetune", "zero_shot-main"])
+    made.freeze()
+    assert {run[:2] for run in made.runs} == {("time_r1", "main"), ("time_r1", "finetune"), ("zero_shot", "main")}
+    assert [row.arm for row in made.tables["arms_time_r1_charades_test"].rows] == ["main", "finetune"]
+    assert "demo" not in made.table_names(), "it needs arms that were not asked for"
+    assert made.store.pointer("time_r1", "timezero", 0).exists(), "what was not asked for is left alone"
+    with pytest.raises(TvgError, match="no such arm"):
+        plan(folder, tmp_path, experiments=["time_r1-finetun"])
 
 
 def test_a_table_cannot_name_an_arm_that_is_not_there(folder, tmp_path):
@@ -297,3 +317,84 @@ def test_numbers_of_an_older_plan_are_taken_away(folder, tmp_path):
     edit(folder / "experiments" / "invert4tvg.yaml", stages__grpo__beta=0.01)
     plan(folder, tmp_path).freeze()
     assert not any(path.exists() for path in shown) and kept.exists()
+
+
+CHAIN = """
+paper: ours
+prompt: time_r1
+rewards: {format: {weight: 1.0}, tiou: {weight: 1.0}}
+stages:
+  explore: {kind: grpo, data: charades_train}
+  traces: {kind: collect, model: explore, min_reward: 1.5}
+  sft: {kind: sft, data: traces}
+  hard: {kind: filter, model: sft, data: charades_train, above: 0.0, at_most: 0.7}
+  grpo: {kind: grpo, init: sft, data: hard}
+evaluate: grpo
+benchmarks: [charades_test]
+arms:
+  easier: {stages.hard.at_most: 0.9}
+  more: {stages.traces.min_reward: 1.0}
+  one_stage: {evaluate: explore}
+  theirs: {stages.grpo.data: chain2.hard}
+"""
+
+
+@pytest.fixture
+def chain(folder):
+    (folder / "experiments" / "chain.yaml").write_text(CHAIN)
+    (folder / "experiments" / "chain2.yaml").write_text(
+        CHAIN.replace("  theirs: {stages.grpo.data: chain2.hard}\n", "")
+    )
+    return folder
+
+
+def test_stages_that_make_data_are_planned_hashed_and_shared(chain, tmp_path):
+    made = plan(chain, tmp_path, experiments=["chain"])
+    found = stages(made)
+    main = {name: found["chain", "main", name] for name in ("explore", "traces", "sft", "hard", "grpo")}
+    assert {name: ident.split("-")[0] for name, ident in main.items()} == {
+        "explore": "grpo", "traces": "collect", "sft": "sft", "hard": "filter", "grpo": "grpo",
+    }  # fmt: skip
+    changed = {name for name in main if found["chain", "easier", name] != main[name]}
+    assert changed == {"hard", "grpo"}
+    assert {name for name in main if found["chain", "more", name] != main[name]} == {"traces", "sft", "hard", "grpo"}
+    assert [key for key in found if key[1] == "one_stage"] == [("chain", "one_stage", "explore")]
+    assert found["chain", "theirs", "grpo"] == main["grpo"], "an equal stage of another experiment is the same"
+
+
+def test_data_stages_read_what_they_need(chain, tmp_path):
+    made = plan(chain, tmp_path, experiments=["chain"])
+    root, found = made.store.root, stages(made)
+    ident = {name: found["chain", "main", name] for name in ("explore", "traces", "sft", "hard", "grpo")}
+    shards = {path for path in made.inputs(ident["explore"]) if "/frames/" in path}
+    assert str(root / "stages" / ident["explore"] / "model.done") in made.inputs(ident["traces"])
+    assert not shards & set(made.inputs(ident["traces"])), "completions are text"
+    assert {str(root / "stages" / ident["traces"] / "samples.jsonl"), *shards} <= set(made.inputs(ident["sft"]))
+    assert {str(root / "stages" / ident["sft"] / "model.done"), *shards} <= set(made.inputs(ident["hard"]))
+    needed = set(made.inputs(ident["grpo"]))
+    assert {
+        str(root / "stages" / ident["hard"] / "samples.jsonl"),
+        str(root / "stages" / ident["sft"] / "model.done"),
+    } <= needed
+    made.freeze()
+    other = plan(chain, tmp_path, experiments=["chain"])
+    specs, other.specs = other.specs, {}
+    assert all(other.spec(one) == spec for one, spec in specs.items())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ("init: sft", "init: hard", "makes data, not a model"),
+        ("data: traces", "data: explore", "makes a model, not data"),
+        ("model: explore,", "model: sft,", "start from each other"),
+        ("model: explore, min", "min", "either `model`"),
+        ("evaluate: grpo", "evaluate: traces", "makes data, not a model"),
+        ("above: 0.0", "abov: 0.0", "unknown key"),
+    ],
+)
+def test_data_stages_that_cannot_be(chain, tmp_path, old, new, what):
+    path = chain / "experiments" / "chain.yaml"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(TvgError, match=what):
+        plan(chain, tmp_path, experiments=["chain"])

@@ -28,15 +28,14 @@ def test_library_names_become_ours():
     assert ours(logs) == {"train/loss": 1.0, "train/rewards/format": 0.5, "train/length": 3}
 
 
-def test_completions_of_the_first_and_each_tenth_step_and_on_demand(tmp_path):
+def test_completions_of_every_step_are_kept_and_cut_with_it(tmp_path):
     completions = Completions(tmp_path)
-    for step in range(1, 22):
+    for step in (1, 2, 10, 11):
         completions.write(step, [{"id": "a", "completion": "text", "reward": 1.0}])
-    completions.write(22, [{"id": "a"}], always=True)
     names = sorted(path.name for path in completions.folder.iterdir())
-    assert names == [f"step-{n:06d}.parquet" for n in (1, 10, 20, 22)]
-    assert pandas.read_parquet(completions.folder / names[1])["step"].tolist() == [10]
-    completions.cut(10)
+    assert names == [f"step-{n:06d}.parquet" for n in (1, 2, 10, 11)]
+    assert pandas.read_parquet(completions.folder / names[2])["step"].tolist() == [10]
+    completions.cut(2)
     assert len(list(completions.folder.iterdir())) == 2
 
 

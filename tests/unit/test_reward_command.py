@@ -157,6 +157,7 @@ prompt: time_r1
 scales: [7b]
 rewards: {format: {weight: 1.0}}
 stages:
+  hard: {kind: filter, model: base, data: no_such_role, num_generations: 4}
   first: {kind: grpo, data: no_such_role, rewards: {tiou: {weight: 1.0}}}
   cold: {kind: sft, init: first, data: charades_train}
   last: {kind: grpo, init: cold, data: charades_train, prompt: time_r1_no_think}
@@ -166,6 +167,7 @@ benchmarks: [no_such_benchmark]
 arms:
   cold: {evaluate: cold}
   base: {evaluate: base}
+  filtered: {evaluate: hard}
   elsewhere: {stages.cold.init: time_r1.grpo, evaluate: cold}
   round: {stages.first.kind: sft, stages.first.init: cold, stages.first.rewards: null, evaluate: cold}
 """
@@ -193,6 +195,8 @@ def test_the_stage_is_the_nearest_with_rewards(tmp_path):
     (["own-base"], "no stage with rewards", "--stage first"),
     (["own-round"], "no stage with rewards", "--stage last"),
     (["own", "--stage", "cold"], "no such stage with rewards", "--stage first"),
+    (["own", "--stage", "hard"], "no such stage with rewards", "--stage first"),
+    (["own-filtered"], "no stage with rewards", "--stage first"),
     (["own", "--stage", "lats"], "no such stage with rewards", "--stage first"),
     (["own-basis"], "no such arm", "did you mean 'base'"),
     (["time_r2"], "no such experiment", "did you mean 'time_r1'"),

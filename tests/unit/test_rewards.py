@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import REPO
-from tests.unit.golden import check_golden
+from tests.unit.golden import GOLDEN, check_golden
 from tvg.errors import TvgError
 from tvg.inversion.verbs import Verb, extractor
 from tvg.rewards import OPTIONS, REWARDS, VERSIONS, Rollout, check, score, similarity, weighted_sum
@@ -23,6 +23,7 @@ VECTORS = REPO / "tests" / "vectors"
 OVERLAPS = json.loads((VECTORS / "overlap.json").read_text())["cases"]
 VERB_SETS = json.loads((VECTORS / "verb_sets.json").read_text())["rewards"]
 CONTRACT = AnswerContract()
+GROUND_ONLY = ("tiou", "soft_iou", "timed_iou", "anchors", "temporal")
 ONE = {name: RewardSettings(weight=1.0) for name in REWARDS}
 
 
@@ -90,14 +91,6 @@ def test_overlap_vectors(case):
     assert value("timed_iou", text, of) == pytest.approx(case["tiou_clamped"], abs=1e-6)
     assert value("timed_iou", text, of, clamp=True) == pytest.approx(case["tiou_clamped"], abs=1e-6)
     assert value("timed_iou", text, of, clamp=False) == pytest.approx(case["tiou"], abs=1e-6)
-
-
-def test_tvg_r1_vectors():
-    contract = AnswerContract(format="fmt_tvg", reward="time_json")
-    settings = {"format": RewardSettings(weight=0.1), "tiou": RewardSettings(weight=0.9)}
-    for case in json.loads((VECTORS / "tvg_r1.json").read_text())["cases"]:
-        raw = score(settings, Rollout(case["text"], sample(segments=[case["g"]])), contract)
-        assert weighted_sum(raw, settings) == pytest.approx(case["reward"], abs=1e-6)
 
 
 def test_agrees_with_the_released_rewards(real_data):
@@ -321,12 +314,13 @@ def test_named_reads_a_list_back(predicted):
 
 def test_a_reward_that_does_not_apply_is_none():
     ground = score(ONE, Rollout(answer("3.0 to 9.0"), sample()), CONTRACT, WORDS)
-    assert ground == {"format": 1.0, "tiou": 1.0, "timed_iou": 1.0, "verbs": None}
+    overlaps, none = {"tiou": 1.0, "soft_iou": 1.0, "timed_iou": 1.0}, dict.fromkeys(GROUND_ONLY)
+    assert ground == {"format": 1.0, **overlaps, "anchors": -10.0, "temporal": None, "verbs": None}  # not one anchor
     for task in INVERSION_TASKS:
         raw = score(ONE, Rollout(answer("open"), sample(task)), CONTRACT, WORDS)
-        assert raw == {"format": 1.0, "tiou": None, "timed_iou": None, "verbs": 1.0}
+        assert raw == {"format": 1.0, **none, "verbs": 1.0}
     caption = score(ONE, Rollout("a person opens", sample("caption")), CONTRACT, WORDS)
-    assert caption == {"format": 0.0, "tiou": None, "timed_iou": None, "verbs": None}
+    assert caption == {"format": 0.0, **none, "verbs": None}
 
 
 def test_none_drops_out_of_the_weighted_sum():
@@ -356,7 +350,11 @@ def test_an_option_that_no_one_reads_is_an_error():
     check({name: RewardSettings(weight=1, **dict.fromkeys(options)) for name, options in OPTIONS.items()})
 
 
-@pytest.mark.parametrize("name", REWARDS)
+def test_every_reward_has_its_behaviour_stored():
+    assert {f"reward.{name}" for name in REWARDS} <= json.loads(GOLDEN.read_text()).keys()
+
+
+@pytest.mark.parametrize("name", ["format", "tiou", "timed_iou", "verbs"])  # the others: test_rewards_{tar,taro}.py
 def test_version(name):
     """The behaviour of each reward on the vectors and on odd texts, under its version number."""
     bodies = [f"{case['p'][0]} to {case['p'][1]}" for case in OVERLAPS]

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ from tvg.errors import TvgError
 from tvg.model import question
 from tvg.model.plain import PlainPolicy
 from tvg.model.question import visible
+from tvg.parse import FORMATS, PARSERS, strict_answer
 from tvg.prompts import target
-from tvg.sample import read_samples
-from tvg.spec import Lora, Runtime
+from tvg.sample import Sample, read_samples
+from tvg.segment import Segment
+from tvg.spec import AnswerContract, Lora, Runtime
 from tvg.train import inputs, sft
 from tvg.train.record import Metrics
 from tvg.video.cache import FrameCache
@@ -203,3 +206,13 @@ def test_a_loss_that_is_no_number_stops_with_the_step_before_kept(tmp_path, monk
     assert error.value.where == "step 2"
     assert (folder / "checkpoints" / "checkpoint-1").exists()
     assert json.loads((folder / "run.json").read_text())["exit"] == 1
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_a_target_is_in_the_form_that_its_prompt_asks_for(name):
+    """And its own reward parser reads the true segment from it."""
+    sample = Sample("a", "a.mp4", 30.0, "she opens the door", (Segment(2.0, 6.5),))
+    parser = {"fmt_tvg": "time_json", "fmt_taro": "ans_taro"}.get(name, "ans_last")
+    text = target(sample, AnswerContract(format=name))
+    assert FORMATS[name](text) and PARSERS[parser](text) == strict_answer(text) == Segment(2.0, 6.5)
+    assert target(replace(sample, completion="mine"), AnswerContract(format=name)) == "mine"

@@ -138,6 +138,45 @@ def test_a_failed_edit_shows_no_old_number_and_going_back_trains_nothing(demo, t
     assert (root / "tables" / "demo.md").read_text() == table
 
 
+CHAIN = """
+paper: ours
+prompt: time_r1
+rewards: {format: {weight: 1.0}, tiou: {weight: 1.0}}
+stages:
+  explore: {kind: grpo, data: charades_train}
+  traces: {kind: collect, model: explore, min_reward: -1.0}
+  sft: {kind: sft, data: traces, steps: 2, batch: 2}
+  hard: {kind: filter, model: sft, data: charades_train, num_generations: 2, max_completion_tokens: 8, count: 5}
+  grpo: {kind: grpo, init: sft, data: hard}
+evaluate: grpo
+benchmarks: [charades_test]
+"""
+
+
+def test_a_chain_of_stages_that_make_models_and_data(demo, tmp_path):
+    """explore -> collect -> SFT from the fresh base -> filter -> GRPO, as TAR-TVG and TVG-R1 need it."""
+    folder = tmp_path / "chain"
+    shutil.copytree(demo, folder)
+    (folder / "config" / "experiments" / "chain.yaml").write_text(CHAIN)
+    snakemake(folder, "tables", "--config", "experiments=[chain]")
+    plan = Plan.load({"experiments": ["chain"]}, folder / "config")
+    stages = {name: folder / plan.store.stage(spec) for name, spec in plan.runs["chain", "main", 0].stages.items()}
+    rows = {name: (stages[name] / "samples.jsonl").read_text().splitlines() for name in ("traces", "hard")}
+    assert len(rows["hard"]) == 5 and all("difficulty" in row for row in rows["hard"])
+    assert len(rows["traces"]) == 3 * 2 * 8 and all("completion" in row for row in rows["traces"])
+    used = {row["id"] for path in stages["grpo"].glob("completions/*.parquet") for row in _rows(path)}
+    assert used <= {json.loads(row)["id"] for row in rows["hard"]}
+    for verb in (["explain", "chain"], ["plan", "chain"], ["status", "chain"]):
+        said = tvg(folder, *verb).stdout
+        assert "filter" in said and "collect" in said, said
+
+
+def _rows(path: Path) -> list[dict]:
+    import pandas
+
+    return pandas.read_parquet(path).to_dict("records")
+
+
 def test_an_interrupted_run_continues(tmp_path):
     """Ctrl-C in the middle of a training: the checkpoint stays, and the next call finishes it."""
     folder = small(tmp_path)

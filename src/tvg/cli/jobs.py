@@ -21,6 +21,7 @@ def add(declare: Declare) -> None:
         (cache, "decode one shard of a data set's videos", "mini.frames-0123456789ab.json --shard 03 --of 64"),
         (tasks, "extract the verbs of a split's queries", "mini.train.standin-0123456789ab.json"),
         (train, "train one stage", "grpo-0123456789ab.json"),
+        (select, "choose samples or completions to train on", "filter-0123456789ab.json"),
         (evaluate, "predict and score one evaluation", "charades_test-0123456789ab.json"),
     ):
         parser = declare(run, text, f"results/mini/specs/{example}")
@@ -31,7 +32,7 @@ def add(declare: Declare) -> None:
         if run is cache:
             parser.add_argument("--shard", required=True, help="which one, from 0")
             parser.add_argument("--of", type=int, required=True, help="how many shards there are")
-        if run in (train, evaluate):
+        if run in (train, select, evaluate):
             parser.add_argument("--threads", type=int, help="of one job (default: torch's own choice)")
 
 
@@ -108,9 +109,21 @@ def train(a: Arguments) -> None:
     spec, store = read_stage(a.spec), _store(a)
     log.info("this stage serves %s", store.served(a.spec.stem))
     _threads(a.threads)
-    from tvg.train import grpo, sft
+    from tvg.train import awbc, grpo, sft
 
-    {"sft": sft, "grpo": grpo}[spec.kind].train(spec, store, _runtime(store))
+    {"sft": sft, "grpo": grpo, "awbc": awbc}[spec.kind].train(spec, store, _runtime(store))
+
+
+def select(a: Arguments) -> None:
+    from tvg.store import read_data_stage
+
+    spec, store = read_data_stage(a.spec), _store(a)
+    log.info("this stage serves %s", store.served(a.spec.stem))
+    _threads(a.threads)
+    from tvg.select import collect, difficulty
+
+    path = difficulty.run(spec, store, _runtime(store)) if spec.kind == "filter" else collect.run(spec, store)
+    log.info("wrote %s", path)
 
 
 def evaluate(a: Arguments) -> None:

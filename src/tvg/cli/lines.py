@@ -27,7 +27,9 @@ REWARD = """
 In: {"completion", "segment": [s, e] (or "segments": [[s, e], ...], of which the best counts), "duration", "task"
 ("ground" if absent), "query"} and, for the inversion tasks, "verbs": the query's lemmas; where the key is absent they
 are extracted as the inversion sampler does, by the scale's back-end. An empty list is a truth: it scores 0. What the
-task does not read may be absent. Rows of one "group" are one GRPO group; they need not stand side by side.
+task does not read may be absent. Rows of one "group" are one GRPO group; they need not stand side by side. The reward
+`temporal` reads "logprob_drop" and compares it with its mean over the group's unbroken rows; a row without a "group" is
+its own, and never above its own mean.
 
 Out: "rewards" {name: value, null where it does not apply}, of the stage's `rewards:` as written; "reward", their
 weighted sum, null if none applies; and, with a "group", "advantage": (r - mean) / (std + 1e-4) over the group's
@@ -110,7 +112,7 @@ def parse(a: Arguments) -> int:
 
 def reward(a: Arguments) -> int:
     rewarder = Rewarder(resolver_of(a), a.experiment, a.stage)
-    return each_line(rewarder.reward, rewarder.advantages)
+    return each_line(rewarder.reward, rewarder.together)
 
 
 def score(a: Arguments) -> int:

@@ -11,7 +11,9 @@ from tvg.cli.shared import Arguments, Declare, say
 EXAMPLE = "check my_train.jsonl --videos my_videos"
 ROWS = """\
 One JSON object a line: id (unique), video (a file name in the folder of videos), query, segments (a list of
-[start, end] in seconds) and, if you know it, duration (seconds; read from the file otherwise). Other keys are not read.
+[start, end] in seconds) and, if you know it, duration (seconds; read from the file otherwise). For the systems that
+learn from more: completion (a text, reasoning and answer as the prompt of the stage that learns it asks for them) and
+captions (what happens in the whole video, a list of [start, end, text] in order of time). Other keys are not read.
 """
 
 
@@ -57,6 +59,8 @@ def _tell(found: dict[str, Any]) -> None:
     say(f"  rows to use       {found['rows']}, of {found['videos']} videos ({found['queries_per_video']} a video)")
     say(f"  videos            {_seconds(found['duration_s'])}")
     say(f"  segments          {_seconds(found['segment_s'])}; {found['several_segments']} rows have several")
+    if found["completions"] or found["captioned"]:
+        say(f"  more              {found['completions']} rows have a completion, {found['captioned']} captions")
 
 
 def _seconds(middle: dict[str, float] | None) -> str:

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from tvg.cli.jsonl import Line, Row
-from tvg.cli.rows import RewardRow
+from tvg.cli.rows import ProbedRow, RewardRow
 from tvg.errors import TvgError
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ class Rewarder:
         written = experiment.stages[stage]
         self.rewards = written.rewards or experiment.rewards
         check(self.rewards, f"{resolver.folder}/experiments/{name}.yaml")
+        self._row = ProbedRow if "temporal" in self.rewards else RewardRow
         self.contract = read_prompt(resolver.folder / "prompts", written.prompt or experiment.prompt).answer
         self.scale_rewards = written.scale_rewards
         log.info("rewards of %s.%s: %s", name, stage, ", ".join(self.rewards))
@@ -39,22 +40,42 @@ class Rewarder:
 
         return extractor(self.backend)
 
-    def reward(self, row: Row) -> Row:
-        """{"rewards", "reward"} of one row. Raises ValueError or TvgError for what no reward can be computed of."""
+    def reward(self, row: Row, group_drop: float | None = None) -> Row:
+        """{"rewards", "reward"} of one row. Raises ValueError or TvgError for what no reward can be computed of.
+
+        group_drop: the mean "logprob_drop" of the row's group; None for a row that is its own group.
+        """
         from tvg.inversion import annotate
         from tvg.rewards import TASKS, Rollout, score, weighted_sum
 
-        given = RewardRow.of(row)
+        given = self._row.of(row)
         sample, extractor = given.sample(), None
         if "verbs" in self.rewards and sample.task in TASKS["verbs"]:
             extractor = self.extractor
             sample = sample if sample.verbs is not None else next(annotate([sample], extractor))
-        raw = score(self.rewards, Rollout(given.completion, sample), self.contract, extractor)
+        rollout = Rollout(given.completion, sample, getattr(given, "logprob_drop", None), group_drop)
+        raw = score(self.rewards, rollout, self.contract, extractor)
         if not all(value is None or math.isfinite(value) for value in raw.values()):
             raise ValueError(f"these numbers give no finite reward: {raw}")
         return {"rewards": raw, "reward": weighted_sum(raw, self.rewards)}
 
-    def advantages(self, lines: list[Line]) -> None:
+    def together(self, lines: list[Line]) -> None:
+        """What takes the rows of a group: first their mean drop, for `temporal`, then their advantages."""
+        if self._row is ProbedRow:
+            self._against_group(lines)
+        self._advantages(lines)
+
+    def _against_group(self, lines: list[Line]) -> None:
+        """Rewards the rows of groups again, now that the drops of the others are known."""
+        from tvg.rewards.temporal import group_drops
+
+        whole = [line for line in lines if line.error is None]
+        means = group_drops([line.row.get("logprob_drop") for line in whole], [line.row.get("group") for line in whole])
+        for line, mean in zip(whole, means, strict=True):
+            if mean is not None:
+                line.answer = self.reward(line.row, mean)
+
+    def _advantages(self, lines: list[Line]) -> None:
         """Adds "advantage" to the rows of groups; says so where a group has broken rows."""
         from tvg.rewards.advantage import advantages
 
@@ -72,37 +93,64 @@ class Rewarder:
 
 
 def _find(resolver: Any, name: str, arm: str, stage: str | None) -> tuple[Any, str, str]:
-    """(experiment, its name, the stage): the one named, or from `evaluate:` along `init:` the first with rewards."""
+    """(experiment, its name, the stage): the one named, or from `evaluate:` along `init:` the first with rewards.
+
+    A training on completions that were collected from a stage's rollouts leads on to that stage, which rewarded them.
+    """
     experiment = resolver.experiment(name, arm)
     where = f"{resolver.folder}/experiments/{name}.yaml" + ("" if arm == "main" else f": arm '{arm}'")
     known = [key for key, written in experiment.stages.items() if _has_rewards(experiment, written)]
     if stage is not None:
         if stage not in known:
             raise TvgError(
-                where, "no such stage with rewards", got=stage, expected=", ".join(known) or "a stage of kind grpo",
-                hint=_other(known),
+                where, "no such stage with rewards", got=stage,
+                expected=", ".join(known) or "a stage of kind grpo or awbc", hint=_other(known),
             )  # fmt: skip
         return experiment, name, stage
     source, seen = experiment.evaluate, []
     while (name, source) not in seen:
         seen.append((name, source))
-        if source not in experiment.stages and "." in source:
-            name, source = source.split(".", 1)
-            experiment = resolver.experiment(name)
-        if source not in experiment.stages:
+        experiment, name, source = _home(resolver, experiment, name, source)
+        written = experiment.stages.get(source)
+        if written is None:
             break
-        if _has_rewards(experiment, experiment.stages[source]):
+        if _has_rewards(experiment, written):
             return experiment, name, source
-        source = experiment.stages[source].init
+        start = experiment, name, getattr(written, "init", "base")
+        experiment, name, source = _collected(resolver, experiment, name, written.data) or start
     raise TvgError(
         where, "no stage with rewards leads to what is evaluated",
-        got="evaluate: " + " <- ".join(source for _, source in seen), expected="a stage of kind grpo on the way",
-        hint=_other(known),
+        got="evaluate: " + " <- ".join(source for _, source in seen),
+        expected="a stage of kind grpo or awbc on the way", hint=_other(known),
     )  # fmt: skip
 
 
+def _home(resolver: Any, experiment: Any, name: str, source: str) -> tuple[Any, str, str]:
+    """(experiment, its name, what it calls it): `experiment.stage` is another's, a data set's split is nobody's."""
+    other, _, stage = source.partition(".")
+    if not stage or source in experiment.stages or not (resolver.folder / "experiments" / f"{other}.yaml").exists():
+        return experiment, name, source
+    return resolver.experiment(other), other, stage
+
+
+def _collected(resolver: Any, experiment: Any, name: str, data: str | None) -> tuple[Any, str, str] | None:
+    """Whose rollouts a training's completions are; None for other data. A filter passes on what it reads."""
+    seen = []
+    while data is not None and (name, data) not in seen:
+        seen.append((name, data))
+        experiment, name, data = _home(resolver, experiment, name, data)
+        written = experiment.stages.get(data)
+        if written is None or written.kind not in ("filter", "collect"):
+            return None
+        if written.kind == "collect" and written.model:
+            return experiment, name, written.model
+        data = written.data
+    return None
+
+
 def _has_rewards(experiment: Any, written: Any) -> bool:
-    return hasattr(written, "num_generations") and bool(written.rewards or experiment.rewards)
+    """Kinds that train with rewards have advantages to scale; a filter has rollouts, and no rewards."""
+    return hasattr(written, "scale_rewards") and bool(written.rewards or experiment.rewards)
 
 
 def _other(known: list[str]) -> str:

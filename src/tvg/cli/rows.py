@@ -87,6 +87,12 @@ class RewardRow(Checked):
         )
 
 
+class ProbedRow(RewardRow):
+    """A rollout with what a probe has measured of it; null or absent where none has."""
+
+    logprob_drop: FiniteFloat | None = None
+
+
 class PredictionRow(Checked):
     """An answer to one query: the text, for the protocol's own parser, or else the pair of seconds or null."""
 

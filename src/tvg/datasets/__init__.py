@@ -13,7 +13,7 @@ from tvg.datasets.audit import Loaded
 from tvg.errors import TvgError
 from tvg.spec import Closed, DatasetIdentity
 
-KINDS = ("charades_sta", "jsonl", "mini", "timerft")
+KINDS = ("captions_json", "charades_sta", "didemo", "jsonl", "mini", "qvhighlights", "timerft", "tvgbench")
 __all__ = ["KINDS", "Fetched", "Loaded", "Measure", "check_settings", "fetch", "load"]
 
 

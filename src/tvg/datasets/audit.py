@@ -1,7 +1,7 @@
 """What downloaded annotations go through: is it the published file, is the segment usable, how much was lost."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,6 +61,14 @@ def clean(segment: Segment, duration: float, least: float) -> tuple[Segment | No
             f"the segment from {segment.start} s to {segment.end} s is clipped to the {duration} s of the video",
         )
     return segment, None
+
+
+def clean_all(segments: Iterable[Segment], duration: float, least: float) -> tuple[list[Segment], list[str]]:
+    """The segments that training may use, and what was changed or dropped."""
+    both = [clean(segment, duration, least) for segment in segments]
+    prefix = [f"segment {k}: " if len(both) > 1 else "" for k in range(1, len(both) + 1)]
+    reasons = [f"{before}{problem}" for before, (_, problem) in zip(prefix, both, strict=True) if problem]
+    return [segment for segment, _ in both if segment is not None], reasons
 
 
 def published_file(files: Mapping[str, Source], folder: Path, name: str) -> Path:

@@ -67,8 +67,7 @@ def examine(path: Path, cleaned: bool, videos: Path | None, measure: Measure, le
 
 def _nothing(path: Path, got: object) -> TvgError:
     return TvgError(
-        path, "no rows to check", got=got, expected=f"JSON lines of {', '.join(rows.FIELDS)}",
-        hint="see `tvg data check --help`",
+        path, "no rows to check", got=got, expected=rows.SHAPE, hint="see `tvg data check --help`",
     )  # fmt: skip
 
 
@@ -87,6 +86,8 @@ def _summary(verdicts: list[Verdict]) -> dict[str, Any]:
         "videos": len(by_video),
         "queries_per_video": round(len(samples) / len(by_video), 2) if by_video else None,
         "several_segments": sum(len(sample.segments) > 1 for sample in samples),
+        "completions": sum(sample.completion is not None for sample in samples),
+        "captioned": sum(bool(sample.captions) for sample in samples),
         "duration_s": _middle(list(durations.values())),
         "segment_s": _middle(lengths),
     }

@@ -14,7 +14,7 @@ from pydantic import Field, PositiveFloat, field_validator
 from tvg.config import ABSENT, Name
 from tvg.datasets.adopt import Claim, Measure, Stock
 from tvg.datasets.audit import Loaded, problem_row
-from tvg.datasets.rows import FIELDS, Verdict, judge, not_read, read
+from tvg.datasets.rows import SHAPE, Verdict, judge, not_read, read
 from tvg.errors import TvgError
 from tvg.spec import Closed
 
@@ -43,8 +43,15 @@ class Settings(Closed):
     """seconds that a cleaned segment keeps, systems.md 3"""
     may_lose: Annotated[float, Field(ge=0, le=1)] = 0.0
     """share of a split's lines that may be rejected, and of its videos that may be absent"""
+    hint: Annotated[str, Field(min_length=1)] | None = None
+    """where the files come from; said where one is absent"""
 
-    @field_validator("splits", mode="before")
+    def advice(self, usual: str) -> str:
+        return f"{self.hint.strip()}; {usual}" if self.hint else usual
+
+    @field_validator(
+        "splits", mode="before", json_schema_input_type=Annotated[dict[Name, str | Split], Field(min_length=1)]
+    )
     @classmethod
     def short_form(cls, splits: Any) -> Any:
         if not isinstance(splits, dict):
@@ -58,11 +65,9 @@ def load(settings: Settings, split: str, folder: Path, measure: Measure | None) 
     """
     what = settings.splits[split]
     path = Path(what.file).expanduser()
-    lines = read(_planned(what))
+    lines = read(_planned(what, settings))
     if not lines:
-        raise TvgError(
-            path, "no rows", got="an empty file", expected=", ".join(FIELDS), hint="see `tvg data check --help`"
-        )
+        raise TvgError(path, "no rows", got="an empty file", expected=SHAPE, hint="see `tvg data check --help`")
     if keys := ", ".join(not_read(lines)):
         log.warning("%s: keys that are not read: %s", path, keys)
     unstated = {line.row.video for line in lines if line.row and line.row.duration is None}
@@ -97,15 +102,15 @@ def _sorted_out(path: Path, verdicts: list[Verdict], cleaned: bool, may_lose: fl
     return loaded
 
 
-def _planned(split: Split) -> bytes:
+def _planned(split: Split, settings: Settings) -> bytes:
     """The content of the file that the plan was made with."""
     path = Path(split.file).expanduser()
     try:
         content = path.read_bytes()
     except OSError as error:
         raise TvgError(
-            path, "cannot read this annotation file", got=error.strerror, expected=f"JSON lines of {', '.join(FIELDS)}",
-            hint="put it there, or correct `file` in the data set's YAML, then run snakemake again",
+            path, "cannot read this annotation file", got=error.strerror, expected=SHAPE,
+            hint=settings.advice("put it there, or correct `file` in the data set's YAML, then run snakemake again"),
         ) from error  # fmt: skip
     found = hashlib.sha256(content).hexdigest()
     if split.sha256 not in (None, found):
@@ -124,9 +129,9 @@ def fetch(settings: Settings, folder: Path, jobs: int) -> Stock:
     there = [split for split in settings.splits.values() if split.sha256 != ABSENT]
     wanted: dict[str, frozenset[Claim]] = {}
     for split in there or settings.splits.values():
-        for row in filter(None, (line.row for line in read(_planned(split)))):
+        for row in filter(None, (line.row for line in read(_planned(split, settings)))):
             claims = {Claim(row.duration)} if row.duration else set()
             wanted[row.video] = wanted.get(row.video, frozenset()) | claims
     videos = Path(settings.videos).expanduser()
-    hint = f"put them into {videos}, or correct `videos` in the data set's YAML"
+    hint = settings.advice(f"put them into {videos}, or correct `videos` in the data set's YAML")
     return Stock(videos, wanted, frozenset(), settings.may_lose, hint)

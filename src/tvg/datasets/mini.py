@@ -1,7 +1,7 @@
 """The mini data set: drawn videos of a stick person who jumps, spins, sits, ..., with queries as in Charades-STA.
 
 A script (what happens when, and what is asked) and its drawing both derive from (seed, split, index) alone, so `load`
-draws nothing and no two splits share a video or a seed.
+draws nothing and no two splits share a video or a seed. What an annotator says of the scripts: mini_annotator.py.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from tvg.config import Name
 from tvg.datasets import Loaded, Measure
 from tvg.datasets.adopt import Claim, Stock
+from tvg.datasets.mini_annotator import Annotator, dense_captions, trace
 from tvg.datasets.mini_figure import Action, draw, encode
 from tvg.errors import TvgError
 from tvg.progress import progress
@@ -61,6 +63,8 @@ class Settings(Closed):
     """standard deviation, of 255"""
     crf: PositiveInt
     """x264's constant rate factor"""
+    annotator: Annotator | None = None
+    """who captions the videos and reasons about them, with a person's faults; without it, nobody"""
 
     @model_validator(mode="after")
     def drawable(self) -> "Settings":
@@ -75,6 +79,9 @@ class Settings(Closed):
             )
         if self.side % 2:
             raise ValueError(f"side: {self.side} is odd, and H.264 in yuv420p needs an even number")
+        given = (*self.annotator.captions, *self.annotator.traces) if self.annotator else ()
+        if unknown := sorted(set(given) - set(self.splits)):
+            raise ValueError(f"annotator: {unknown[0]} is none of the splits {', '.join(self.splits)}")
         return self
 
 
@@ -116,6 +123,7 @@ VERBS = {
         Words("shrink", "shrinks", "shrinking", "shrank", ("", " away")),
     )
 }
+WORDINGS = {verb: f"a person {words.third}." for verb, words in VERBS.items()}  # in captions
 SUBJECTS = ("a person", "the person", "person")
 ONE = (
     "{who} {a.third}{more_a}.",
@@ -211,26 +219,46 @@ def _frames(seconds: tuple[float, float], fps: int) -> tuple[int, int]:
 
 def caption(action: Action) -> tuple[Segment, str]:
     """The one wording of an action in the dense captions."""
-    return action.segment, f"a person {VERBS[action.verb].third}."
+    return action.segment, WORDINGS[action.verb]
 
 
 # ---------------------------------------------------------------- load and fetch
 
 
 def load(settings: Settings, split: str, folder: Path, measure: Measure | None) -> Loaded:
-    """The queries of a split and the dense captions of its videos; `folder` is not read, `measure` not used."""
+    """The queries of a split, with what the annotator says of them, and the true captions of its videos.
+
+    `folder` is not read, `measure` not used.
+    """
     samples, captions = [], {}
-    for plot in scripts(settings, split):
+    for index, plot in enumerate(scripts(settings, split)):
         captions[plot.video] = [caption(action) for action in plot.actions]
-        samples += [
+        asked = [
             Sample(f"{Path(plot.video).stem}-{k}", plot.video, plot.duration, text, (segment,))
             for k, (segment, text) in enumerate(plot.queries)
         ]
+        samples += _annotated(settings, split, index, plot, asked) if settings.annotator else asked
     return Loaded(samples, captions=captions)
 
 
+def _annotated(settings: Settings, split: str, index: int, plot: Script, samples: list[Sample]) -> list[Sample]:
+    """The samples of one video, with captions and traces where the split has them."""
+    annotator, events = settings.annotator, [caption(action) for action in plot.actions]
+    rng = generator(settings, split, index, "captions")
+    heard = dense_captions(annotator, events, tuple(WORDINGS.values()), plot.duration, rng)
+    if split in annotator.captions:
+        samples = [replace(sample, captions=heard) for sample in samples]
+    if split in annotator.traces:
+        rngs = [generator(settings, split, index, f"trace {k}") for k in range(len(samples))]
+        traces = [
+            trace(annotator, q[0], events, heard, plot.duration, r) for q, r in zip(plot.queries, rngs, strict=True)
+        ]
+        samples = [replace(sample, completion=one.text) for sample, one in zip(samples, traces, strict=True)]
+    return samples
+
+
 def fetch(settings: Settings, folder: Path, jobs: int) -> Stock:
-    """Draw the videos that are not there yet, with `jobs` processes, and write captions.jsonl beside `videos`."""
+    """Draw the videos that are not there yet, with `jobs` processes, and write the true captions beside `videos`."""
     videos = folder / "videos"
     drawn = [(split, k, videos / video_name(split, k)) for split, n in settings.splits.items() for k in range(n)]
     missing = [video for video in drawn if not video[2].exists()]

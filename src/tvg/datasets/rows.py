@@ -1,7 +1,7 @@
-"""Rows of the user's own data, {id, video, query, segments, duration?}: one JSON object a line.
+"""Rows of the user's own data, {id, video, query, segments, duration?, completion?, captions?}: one JSON object a line.
 
-What is wrong with a line is said in words, all of it; whether that costs the row is for `judge`. Keys beside the five
-are not read, and said once.
+What is wrong with a line is said in words, all of it; whether that costs the row is for `judge`. Keys beside these are
+not read, and said once.
 """
 
 import difflib
@@ -11,10 +11,11 @@ import reprlib
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from tvg.datasets.adopt import AGREES
-from tvg.datasets.audit import clean
+from tvg.datasets.audit import clean, clean_all
 from tvg.sample import Sample
 from tvg.segment import Segment
 
@@ -22,7 +23,15 @@ OVERRUN = 0.25  # seconds that a segment may end after its video: one video has 
 LONGEST = 255  # bytes of a file name, on every file system in use
 # `/` and `\` would leave the folder; the others change the meaning of a pasted shell line, or of HTML.
 REFUSED = frozenset("/\\;|&$<>`'\"*?")
+SHAPE = "JSON lines of id, video, query, segments and, where there are any, duration, completion, captions"
 TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they show a name other than it is
+
+
+class Caption(NamedTuple):
+    """What happens in a segment of the video."""
+
+    segment: Segment
+    text: str
 
 
 class Row(NamedTuple):
@@ -33,6 +42,8 @@ class Row(NamedTuple):
     query: str
     segments: tuple[Segment, ...]
     duration: float | None = None
+    completion: str | None = None
+    captions: tuple[Caption, ...] | None = None
 
 
 class Line(NamedTuple):
@@ -77,7 +88,7 @@ def parse(text: str) -> tuple[Row | None, list[str], list[str]]:
                 fields[key] = read(content[key])
             except ValueError as error:
                 problems.append(f"`{key}` {error}")
-        elif key != "duration":
+        elif key not in Row._field_defaults:
             problems.append(f"no `{key}`")
     return None if problems else Row(**fields), problems, [key for key in content if key not in FIELDS]
 
@@ -137,6 +148,27 @@ def _duration(value: Any) -> float | None:
     return seconds
 
 
+def _completion(value: Any) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _captions(value: Any) -> tuple[Caption, ...] | None:
+    """In order of time: a training takes some of them, as they stand, for the beginning of its reasoning."""
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(one, list) and len(one) == 3 for one in value):
+        raise ValueError(f"is not a list of [start, end, text] but {reprlib.repr(value)}")
+    captions = []
+    for number, (start, end, text) in enumerate(value, 1):
+        try:
+            captions.append(Caption(Segment(_number(start), _number(end)), _text(text)))
+        except ValueError as error:
+            raise ValueError(f"{error}, in caption {number}") from None
+        if number > 1 and captions[-1].segment.start < captions[-2].segment.start:
+            raise ValueError(f"is not in order of time: caption {number} starts before caption {number - 1}")
+    return tuple(captions)
+
+
 def _number(value: Any) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not -1e12 < value < 1e12:
         raise ValueError(f"holds what is no finite number: {reprlib.repr(value)}")
@@ -145,6 +177,7 @@ def _number(value: Any) -> float:
 
 FIELDS: dict[str, Callable[[Any], Any]] = {
     "id": _id, "video": _video, "query": _text, "segments": _segments, "duration": _duration,
+    "completion": _completion, "captions": _captions,
 }  # fmt: skip
 
 
@@ -194,10 +227,28 @@ def judge(line: Line, lengths: Mapping[str, float | str], cleaned: bool, least: 
     doubts = [doubt for segment in row.segments if (doubt := _doubt(segment, duration))]
     kept, reasons = list(row.segments), doubts
     if cleaned:
-        kept, reasons = _cleaned(row.segments, duration, least)
+        kept, reasons = clean_all(row.segments, duration, least)
     if not kept:
         return Verdict(line, None, tuple(reasons), broken=True)
-    return Verdict(line, Sample(row.id, row.video, duration, row.query, tuple(kept)), tuple(reasons), bool(doubts))
+    sample = Sample(row.id, row.video, duration, row.query, tuple(kept), completion=row.completion)
+    if row.captions is not None:
+        captions, more, doubtful = _captioned(row.captions, duration, cleaned, least)
+        sample, reasons, doubts = replace(sample, captions=captions), [*reasons, *more], [*doubts, *doubtful]
+    return Verdict(line, sample, tuple(reasons), bool(doubts))
+
+
+def _captioned(
+    captions: Iterable[Caption], duration: float, cleaned: bool, least: float
+) -> tuple[tuple[tuple[float, float, str], ...], list[str], list[str]]:
+    """The captions of a sample, cleaned as its segments are; what was changed or is doubtful; what is doubtful."""
+    kept, reasons, doubts = [], [], []
+    for number, (segment, text) in enumerate(captions, 1):
+        doubt = _doubt(segment, duration)
+        inside, problem = clean(segment, duration, least) if cleaned else (segment, doubt)
+        doubts += [doubt] if doubt else []
+        reasons += [f"caption {number}: {problem}"] if problem else []
+        kept += [(*inside, text)] if inside else []
+    return tuple(kept), reasons, doubts
 
 
 def _doubt(segment: Segment, duration: float) -> str | None:
@@ -206,11 +257,3 @@ def _doubt(segment: Segment, duration: float) -> str | None:
     if segment.start < 0 or segment.end > duration + OVERRUN:
         return f"the segment from {segment.start} s to {segment.end} s is not inside the {duration} s of the video"
     return None
-
-
-def _cleaned(segments: tuple[Segment, ...], duration: float, least: float) -> tuple[list[Segment], list[str]]:
-    """What training may use, and what was changed or dropped."""
-    both = [clean(segment, duration, least) for segment in segments]
-    prefix = [f"segment {k}: " if len(segments) > 1 else "" for k in range(1, len(segments) + 1)]
-    reasons = [f"{before}{problem}" for before, (_, problem) in zip(prefix, both, strict=True) if problem]
-    return [segment for segment, _ in both if segment is not None], reasons

@@ -11,10 +11,10 @@ from tvg.overview.cost.counts import Count, Counts, asks_a_model
 from tvg.overview.cost.seconds import Costs, Estimate
 from tvg.overview.cost.space import Item
 from tvg.overview.layout import several
-from tvg.overview.selection import STAGES, Job, Selection, nested
+from tvg.overview.selection import CHOICES, STAGES, Job, Selection, loads
 from tvg.overview.text import listed
 from tvg.plan import Plan
-from tvg.spec import Closed, DatasetIdentity, EvaluationSpec, FramesSpec, HubModel
+from tvg.spec import Closed, CollectSpec, DatasetIdentity, EvaluationSpec, FramesSpec, HubModel, nested
 from tvg.store import identify
 
 TO_DO = ("to train", "half done", "running", "failed")
@@ -31,6 +31,25 @@ class Training:
     state: str
     step: int
     steps: Count
+    estimate: Estimate
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One filter or collect stage. state: done, to choose, half done, failed, not needed.
+
+    reads: samples or completions. kept: of these, None until it is done. answered: answers made so far, of `answers`.
+    """
+
+    id: str
+    kind: str
+    serves: str
+    arms: int
+    state: str
+    reads: Count
+    kept: int | None
+    answered: int
+    answers: Count
     estimate: Estimate
 
 
@@ -54,6 +73,7 @@ class Forecast:
 
     title: str
     trainings: list[Training]
+    choices: list[Choice]
     evaluations: list[Evaluation]
     downloads: list[Item]
     kept: list[Item]
@@ -69,6 +89,9 @@ class Forecast:
     def to_train(self) -> list[Training]:
         return [one for one in self.trainings if one.state in TO_DO]
 
+    def to_choose(self) -> list[Choice]:
+        return [one for one in self.choices if one.state not in ("done", "not needed")]
+
     def to_evaluate(self) -> list[Evaluation]:
         return [one for one in self.evaluations if one.state != "done"]
 
@@ -82,13 +105,16 @@ def forecast(plan: Plan, names: Iterable[str] = ()) -> Forecast:
     waiting = [selection.evaluations[one.id].spec for one in evaluations if one.state != "done"]
     needed = _needed(plan, waiting)
     trainings = [_training(selection, counts, costs, job, job.ident in needed) for job in selection.stages.values()]
+    choices = [_choice(selection, counts, costs, job, job.ident in needed) for job in selection.choices.values()]
     jobs = [*waiting, *(selection.stages[one.id].spec for one in trainings if one.state in TO_DO)]
+    jobs += [selection.choices[one.id].spec for one in choices if one.state not in ("done", "not needed")]
     specs = list({identify(spec): spec for job in jobs for spec in _stands_on(job)}.values())
-    models = list(filter(None, map(_loaded, jobs)))
+    models = [model for model in map(loads, jobs) if isinstance(model, HubModel)]
     stages = [spec for spec in jobs if isinstance(spec, STAGES)]
     return Forecast(
         title=_title(selection),
         trainings=trainings,
+        choices=choices,
         evaluations=evaluations,
         downloads=space.downloads(store, counts, specs, models),
         kept=space.kept(store, counts, specs, models, plan.scale.runtime, stages),
@@ -123,7 +149,7 @@ def _title(selection: Selection) -> str:
 
 
 def _needed(plan: Plan, evaluations: Iterable[EvaluationSpec]) -> set[str]:
-    """Ids of the stages that must be trained for these evaluations: not those behind a finished one."""
+    """Ids of the stages that must be made for these evaluations: not those behind a finished one."""
     found: set[str] = set()
 
     def need(spec: Closed) -> None:
@@ -133,9 +159,9 @@ def _needed(plan: Plan, evaluations: Iterable[EvaluationSpec]) -> set[str]:
     def walk(value: object) -> None:
         if not isinstance(value, Closed):
             return
-        if isinstance(value, STAGES):
+        if isinstance(value, (*STAGES, *CHOICES)):
             ident = identify(value)
-            if ident in found or (plan.store.stage(ident) / "model.done").exists():
+            if ident in found or states.is_done(plan.store, value):
                 return
             found.add(ident)
         need(value)
@@ -155,7 +181,29 @@ def _training(selection: Selection, counts: Counts, costs: Costs, job: Job, need
     step = found.step if state in ("done", "running") else found.kept
     left = None if steps.value is None else max(0, steps.value - step) * (state in TO_DO)
     estimate = costs.training(job.spec, left) if state in TO_DO else Estimate(0.0, 0.0, state)
+    if steps.most and job.spec.data.made_by is not None:
+        estimate = estimate.at_most()
     return Training(job.ident, job.spec.kind, selection.serves(job), len(job.arms), state, step, steps, estimate)
+
+
+def _choice(selection: Selection, counts: Counts, costs: Costs, job: Job, needed: bool) -> Choice:
+    found, reads, answers = (
+        states.choice(selection.plan.store, job.ident),
+        counts.read(job.spec),
+        counts.answers(job.spec),
+    )
+    state = {"waiting": "to choose", "stopped": "half done"}.get(found.state, found.state)
+    if state != "done" and not needed:
+        state = "not needed"
+    answered = found.answered * getattr(job.spec, "num_generations", 0)
+    left = None if answers.value is None else max(0, answers.value - answered)
+    estimate = Estimate(0.0, 0.0, state) if state in ("done", "not needed") else costs.choice(job.spec, left)
+    if answers.most and job.spec.data.made_by is not None:
+        estimate = estimate.at_most()
+    return Choice(
+        job.ident, job.spec.kind, selection.serves(job), len(job.arms), state, reads, found.kept, answered, answers,
+        estimate,
+    )  # fmt: skip
 
 
 def _evaluation(selection: Selection, counts: Counts, costs: Costs, job: Job) -> Evaluation:
@@ -174,22 +222,17 @@ def _evaluation(selection: Selection, counts: Counts, costs: Costs, job: Job) ->
 
 
 def _stands_on(job: Closed) -> list[Closed]:
-    """The data that a job reads; a floor looks at no frame."""
-    found = list(nested(job.data))
-    if isinstance(job, EvaluationSpec) and not asks_a_model(job):
-        found = [spec for spec in found if not isinstance(spec, FramesSpec)] + list(nested(job.model))
+    """The data sets and the frames that a job reads; a floor and a choice of completions look at no frame."""
+    floor = isinstance(job, EvaluationSpec) and not asks_a_model(job)
+    found = list(nested(job.data.samples)) + (list(nested(job.model)) if floor else [])
+    if not floor and not isinstance(job, CollectSpec):
+        found += nested(job.data.frames)
     return [spec for spec in found if isinstance(spec, DatasetIdentity | FramesSpec)]
-
-
-def _loaded(job: Closed) -> HubModel | None:
-    """The released weights that a job loads itself."""
-    model = job.model if isinstance(job, EvaluationSpec) else getattr(job, "init", None)
-    return model if isinstance(model, HubModel) else None
 
 
 def totals(found: Forecast) -> dict[str, Any]:
     """Sums of what is known, and how many numbers are not."""
-    todo = [*found.to_train(), *found.to_evaluate()]
+    todo = [*found.to_train(), *found.to_choose(), *found.to_evaluate()]
     times = {}
     for device in ("GPU", "CPU"):
         known = [one.estimate for one in todo if one.estimate.device == device and one.estimate.high]
@@ -198,6 +241,8 @@ def totals(found: Forecast) -> dict[str, Any]:
         "trainings": len(found.trainings),
         "trainings_done": sum(one.state == "done" for one in found.trainings),
         "trainings_shared": found.shared,
+        "choices": len(found.choices),
+        "choices_done": sum(one.state == "done" for one in found.choices),
         "seconds": times,
         "seconds_unknown": sum(one.estimate.high is None for one in todo),
         "download": space.total(found.downloads)[0],

@@ -5,9 +5,9 @@ from itertools import groupby
 from typing import Any
 
 from tvg.overview.cost.figures import Reference
-from tvg.overview.cost.seconds import NO_MODEL, Estimate
+from tvg.overview.cost.seconds import NO_MODEL, TEXT, Estimate
 from tvg.overview.cost.space import Item
-from tvg.overview.forecast import TO_DO, Evaluation, Forecast, Training, totals
+from tvg.overview.forecast import TO_DO, Choice, Evaluation, Forecast, Training, totals
 from tvg.overview.layout import between, number, several, size, table
 from tvg.overview.text import bullets, listed, paragraph, sentence
 
@@ -19,7 +19,7 @@ def as_json(found: Forecast) -> dict[str, Any]:
 
 def as_text(found: Forecast) -> str:
     """Readable at 100 columns."""
-    lines = [*paragraph(found.title), *_trainings(found), "", *_evaluations(found), ""]
+    lines = [*paragraph(found.title), *_trainings(found), "", *_choices(found), *_evaluations(found), ""]
     lines += _items("to download", found.downloads) + _items("to keep", found.kept)
     if found.checkpoints:
         lines += [f"and while it runs, {size(found.checkpoints.size)} of {found.checkpoints.what}", ""]
@@ -46,7 +46,33 @@ def _steps(one: Training) -> str:
 
 
 def _time(estimate: Estimate) -> str:
-    return "no model" if estimate.source == NO_MODEL else between(estimate.low, estimate.high)
+    told = {NO_MODEL: "no model", TEXT: "seconds"}.get(estimate.source)
+    return told or between(estimate.low, estimate.high)
+
+
+def _choices(found: Forecast) -> list[str]:
+    """Filter and collect stages, and what each chooses among."""
+    if not found.choices:
+        return []
+    todo = [one.id for one in found.to_choose()]
+    rows = [
+        (one.id, one.state, _among(one), _asked(one), _time(one.estimate) if one.id in todo else "", one.serves)
+        for one in found.choices
+    ]
+    return [*table(("choice of data", "state", "reads", "answers", "time", "arms"), rows), ""]
+
+
+def _among(one: Choice) -> str:
+    reads = ("≤ " if one.reads.most and one.reads.value is not None else "") + number(one.reads.value)
+    return reads if one.kept is None else f"{one.kept:,} kept of {reads}"
+
+
+def _asked(one: Choice) -> str:
+    """Answers of a model, those that are there among them; nothing where none is asked."""
+    if one.answers.value == 0:
+        return ""
+    told = ("≤ " if one.answers.most and one.answers.value is not None else "") + number(one.answers.value)
+    return f"{one.answered:,} of {told}" if one.answered and one.state != "done" else told
 
 
 def _evaluations(found: Forecast) -> list[str]:
@@ -85,6 +111,8 @@ def _summary(found: Forecast) -> str:
     parts = [
         f"{several(sums['trainings'], 'training')} ({sums['trainings_done']} done, {sums['trainings_shared']} shared)"
     ]
+    if sums["choices"]:
+        parts.append(f"{several(sums['choices'], 'choice')} of data ({sums['choices_done']} done)")
     for device, unit in (("GPU", "GPU-hours"), ("CPU", "of this machine's CPU")):
         if ends := sums["seconds"][device]:
             parts.append(_hours(ends) + f" {unit}" if device == "GPU" else f"{between(*ends)} {unit}")
@@ -98,6 +126,8 @@ def _summary(found: Forecast) -> str:
 
 
 def _hours(ends: list[float]) -> str:
+    if not ends[0]:
+        return f"at most {ends[1] / 3600:,.1f}"
     low, high = (f"{end / 3600:,.0f}" if end >= 36000 else f"{end / 3600:.1f}" for end in ends)
     return low if low == high else f"{low} to {high}"
 
@@ -108,11 +138,17 @@ def sources(found: Forecast) -> list[str]:
     told = [
         *((f"time of {one.kind} trainings", one.estimate.source) for one in found.to_train()),
         *(
+            (f"time of {one.kind} stages", one.estimate.source)
+            for one in found.to_choose()
+            if one.estimate.source not in (NO_MODEL, TEXT)
+        ),
+        *(
             ("time of evaluations", one.estimate.source)
             for one in found.to_evaluate()
             if one.estimate.source != NO_MODEL
         ),
         *(("steps", one.steps.source) for one in found.to_train()),
+        *((f"what {one.kind} stages read", one.reads.source) for one in found.to_choose()),
         *(("questions", one.questions.source) for one in found.to_evaluate()),
         *((one.what, one.source) for one in items),
     ]
@@ -122,4 +158,7 @@ def sources(found: Forecast) -> list[str]:
     lines = [sentence(f"{listed(list(what))}: {source}") for source, what in entries.items()]
     if any("reference below" in source for source in entries):
         lines.append(sentence(f"The reference: {Reference.source}"))
-    return [*lines, "Not counted: annotation files, predictions, completions and logs; they are text, and small."]
+    return [
+        *lines,
+        "Not counted: annotation files, chosen samples, predictions, completions and logs; they are text, and small.",
+    ]

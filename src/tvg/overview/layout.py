@@ -38,9 +38,11 @@ def duration(seconds: float | None) -> str:
 
 
 def between(low: float | None, high: float | None) -> str:
-    """A duration, or the two ends of one: `12 to 40 h`."""
+    """A duration, or the two ends of one: `12 to 40 h`; `≤ 40 h` where nothing is known of the low end."""
     if low is None or high is None:
         return UNKNOWN
+    if low == 0 < high:
+        return f"≤ {duration(high)}"
     ends = duration(low), duration(high)
     if ends[0] == ends[1]:
         return ends[0]

@@ -1,6 +1,6 @@
-"""Which trainings and evaluations an overview is about, each once, and which arms they serve."""
+"""Which trainings, choices of data and evaluations an overview is about, each once, and which arms they serve."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import get_args
@@ -9,17 +9,19 @@ from tvg.errors import TvgError
 from tvg.overview.layout import several
 from tvg.overview.text import listed
 from tvg.plan import Plan
-from tvg.spec import Closed, EvaluationSpec, StageSpec
+from tvg.select import asks
+from tvg.spec import Closed, CollectSpec, DataStageSpec, EvaluationSpec, FilterSpec, Model, StageSpec, nested
 from tvg.store import identify
 
-STAGES = get_args(get_args(StageSpec)[0])
+STAGES = get_args(get_args(StageSpec)[0])  # that make a model
+CHOICES = get_args(get_args(DataStageSpec)[0])  # that make data
 Arm = tuple[str, str]  # experiment and arm
 NAMED = 3  # arms of an experiment that are listed by name; more are counted
 
 
 @dataclass
 class Job:
-    """A training or an evaluation. arms: whom it serves, in the order of the plan; seeds: theirs."""
+    """A training, a choice of data or an evaluation. arms: whom it serves, in the order of the plan; seeds: theirs."""
 
     ident: str
     spec: Closed
@@ -36,19 +38,23 @@ class Selection:
         wanted = {arm for name in names for arm in _arms(plan, name)}
         self.runs = [run for run in plan.runs.values() if not names or (run.experiment, run.arm) in wanted]
         self.stages: dict[str, Job] = {}
+        self.choices: dict[str, Job] = {}
         self.evaluations: dict[str, Job] = {}
         for run in plan.runs.values():  # all of them, so that a job knows whom else it serves
             for spec in (*run.stages.values(), *run.evaluations.values()):
                 for needed in nested(spec):
                     self._add(needed, (run.experiment, run.arm), run.seed)
         if names:
-            self.stages = {ident: job for ident, job in self.stages.items() if wanted & job.arms.keys()}
-            self.evaluations = {ident: job for ident, job in self.evaluations.items() if wanted & job.arms.keys()}
+            self.stages, self.choices, self.evaluations = (
+                {ident: job for ident, job in jobs.items() if wanted & job.arms.keys()}
+                for jobs in (self.stages, self.choices, self.evaluations)
+            )
 
     def _add(self, spec: Closed, arm: Arm, seed: int) -> None:
-        if not isinstance(spec, (*STAGES, EvaluationSpec)):
+        kinds = ((STAGES, self.stages), (CHOICES, self.choices), (EvaluationSpec, self.evaluations))
+        jobs = next((jobs for kind, jobs in kinds if isinstance(spec, kind)), None)
+        if jobs is None:
             return
-        jobs = self.evaluations if isinstance(spec, EvaluationSpec) else self.stages
         ident = identify(spec)
         job = jobs.setdefault(ident, Job(ident, spec))
         job.arms[arm], job.seeds[seed] = None, None
@@ -80,22 +86,11 @@ class Selection:
         return ", ".join(f"{name}-{arm}" for arm in arms)
 
 
-def nested(spec: Closed) -> Iterator[Closed]:
-    """Every spec inside a spec, the innermost first, and the spec itself: what it stands on, to the end."""
-    for name in type(spec).model_fields:
-        yield from _inside(getattr(spec, name))
-    yield spec
-
-
-def _inside(value: object) -> Iterator[Closed]:
-    if isinstance(value, Closed):
-        yield from nested(value)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _inside(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _inside(item)
+def loads(job: Closed) -> Model | None:
+    """The model that a job begins with; None for a choice that asks none, and reads text alone."""
+    if isinstance(job, CollectSpec) or (isinstance(job, FilterSpec) and not asks(job)):
+        return None
+    return job.model if isinstance(job, EvaluationSpec | FilterSpec) else job.init
 
 
 def _arms(plan: Plan, text: str) -> list[Arm]:

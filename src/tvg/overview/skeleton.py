@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from textwrap import wrap
-from typing import get_args
+from typing import Annotated, get_args, get_origin
 
 from tvg import rewards
 from tvg.config import Experiment, Scale, StageSource, check_experiment_name, parse_yaml, read
@@ -16,7 +16,7 @@ from tvg.errors import TvgError
 from tvg.overview.text import first_paragraph, value
 from tvg.parse import FORMATS, PARSERS
 from tvg.sample import Task
-from tvg.spec import GrpoSettings, RewardSettings
+from tvg.spec import Closed, CollectSettings, FilterSettings, GrpoSettings, RewardSettings
 
 SETTINGS = (
     "epochs", "prompts_per_step", "num_generations", "temperature", "max_completion_tokens", "learning_rate", "beta",
@@ -91,7 +91,7 @@ def experiment(folder: Path, name: str, paper: str, prompt: str) -> list[str]:
         *_line("  format: {weight: 1.0}", "our default"),
         *_line("  tiou: {weight: 1.0}", "our default"),
         "",
-        *_comment("Stages: trainings, by names of your own, in order. Where each starts and what it reads:"),
+        *_comment("Stages by names of your own, in order. Where each training starts and what it reads:"),
         *_comment(f"init: {StageSource.model_fields['init'].description}", "  "),
         *_comment(f"data: {StageSource.model_fields['data'].description}; roles: {_told(data)}", "  "),
         *_comment(f"tasks: shares that sum to 1, of {', '.join(get_args(Task))}", "  "),
@@ -99,6 +99,7 @@ def experiment(folder: Path, name: str, paper: str, prompt: str) -> list[str]:
         *_comment(
             "sft: {kind: sft, data: " + next(iter(data)) + ", epochs: 1, learning_rate: 1.0e-5}   # its source", "  "
         ),
+        *_choices_of_data(next(iter(data))),
         "stages:",
         "  grpo:",
         "    kind: grpo",
@@ -115,6 +116,32 @@ def experiment(folder: Path, name: str, paper: str, prompt: str) -> list[str]:
         *_line("  no_format: {rewards.format: null}", "ours: an example"),
         *_line("  no_kl: {stages.grpo.beta: 0.0}", "ours: an example"),
     ]
+
+
+def _choices_of_data(role: str) -> list[str]:
+    """How a stage looks that makes data, and what it may demand."""
+    return [
+        *_comment(
+            "A stage may make data, which a later one names by `data:`. filter asks a model and keeps samples of the "
+            "right difficulty; collect keeps good completions, of rollouts or of a data set, as targets of an sft:"
+        ),
+        *_comment(
+            "hard: {kind: filter, model: base, data: "
+            + role
+            + ", num_generations: 8, above: 0.0, at_most: 0.7}   # its source",
+            "  ",
+        ),
+        *_comment("traces: {kind: collect, model: grpo, min_reward: 1.5}   # its source", "  "),
+        *_settings_of(FilterSettings),
+        *_settings_of(CollectSettings),
+    ]
+
+
+def _settings_of(kind: type[Closed]) -> list[str]:
+    """Every setting of a stage that makes data, and what it is."""
+    fields = {name: field.description for name, field in kind.model_fields.items() if name != "kind"}
+    head = _comment(f"{kind.model_fields['kind'].default} may set:", "  ")
+    return head + [line for name, meaning in fields.items() for line in _comment(f"{name}: {meaning}", "    ")]
 
 
 def _roles(folder: Path, kind: str) -> dict[str, list[str]]:
@@ -156,8 +183,9 @@ def _choices(annotation: object) -> str:
     """`binary or cosine`, of an optional setting's type."""
     words = []
     for part in get_args(annotation):
+        part = get_args(part)[0] if get_origin(part) is Annotated else part
         words += [value(word) for word in get_args(part)] or {bool: ["true", "false"], type(None): []}.get(
-            part, [part.__name__]
+            part, ["a number"]
         )
     return " or ".join(words)
 

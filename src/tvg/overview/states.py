@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from tvg.spec import Closed, CollectSpec, FilterSpec
 from tvg.store import Store
 
 SIGNALS = (130, 143)  # exit codes of a training that was asked to stop, and saved
@@ -53,6 +54,22 @@ class EvaluationState:
     log: Path | None = None
 
 
+@dataclass(frozen=True)
+class ChoiceState:
+    """A filter or a collect stage in the store. answered: samples that a filter's model has answered.
+
+    read, kept: samples or completions, as its report says; None before there is one. Else as for an evaluation.
+    """
+
+    state: State
+    answered: int = 0
+    read: int | None = None
+    kept: int | None = None
+    quiet: float | None = None
+    note: str | None = None
+    log: Path | None = None
+
+
 def stage(store: Store, ident: str) -> StageState:
     """The state of the training `ident`."""
     folder, log = store.stage(ident), store.root / "logs" / "train" / f"{ident}.log"
@@ -86,6 +103,26 @@ def evaluation(store: Store, ident: str) -> EvaluationState:
     if note := last_error(log):
         return EvaluationState("failed", rows, _quiet(log), note, log)
     return EvaluationState("stopped" if written else "waiting", rows, _quiet(partial, done, log), log=log)
+
+
+def choice(store: Store, ident: str) -> ChoiceState:
+    """The state of the choice of data `ident`: a filter that was killed goes on from its answers."""
+    folder, log = store.stage(ident), store.root / "logs" / "select" / f"{ident}.log"
+    done, answers, report = folder / "samples.jsonl", folder / "answers.jsonl", read_json(folder / "report.json")
+    answered = lines(answers) if answers.exists() else 0
+    log = log if log.exists() else None
+    if done.exists():
+        return ChoiceState("done", answered, report.get("read"), report.get("kept"), log=log)
+    if note := last_error(log):
+        return ChoiceState("failed", answered, report.get("read"), quiet=_quiet(log), note=note, log=log)
+    state = "stopped" if answers.exists() else "waiting"
+    return ChoiceState(state, answered, quiet=_quiet(answers, log) if answers.exists() else None, log=log)
+
+
+def is_done(store: Store, spec: Closed) -> bool:
+    """Has this stage made its model, or chosen its data?"""
+    made = "samples.jsonl" if isinstance(spec, FilterSpec | CollectSpec) else "model.done"
+    return (store.stage(spec) / made).exists()
 
 
 def last_error(log: Path | None) -> str | None:

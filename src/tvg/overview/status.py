@@ -1,4 +1,4 @@
-"""How far every planned training and evaluation is, from what lies in the store: `tvg status`.
+"""How far every planned training, choice of data and evaluation is, from what lies in the store: `tvg status`.
 
 It reads files only, so that it can be asked while a workflow runs, on another machine, or without Snakemake.
 """
@@ -12,7 +12,7 @@ from tvg.overview import states
 from tvg.overview.cost.counts import Counts
 from tvg.overview.layout import duration, number, several, table
 from tvg.overview.selection import Job, Selection
-from tvg.overview.text import bullets, listed
+from tvg.overview.text import bullets, listed, paragraph
 from tvg.plan import Plan
 from tvg.store import Store
 
@@ -39,6 +39,23 @@ class StageStatus:
 
 
 @dataclass(frozen=True)
+class ChoiceStatus:
+    """One filter or collect stage. answers: made so far, of `asked`, which is 0 where no model is asked.
+
+    kept: of `read` samples or completions; both None until it is done. asked: None where it is not known yet.
+    """
+
+    id: str
+    serves: str
+    state: str
+    answers: int
+    asked: int | None
+    kept: int | None
+    read: int | None
+    remark: str | None
+
+
+@dataclass(frozen=True)
 class EvaluationStatus:
     """One evaluation. predictions: made so far, of `questions`, None where that is not known yet."""
 
@@ -54,6 +71,7 @@ class EvaluationStatus:
 class Status:
     scale: str
     stages: list[StageStatus]
+    choices: list[ChoiceStatus]
     evaluations: list[EvaluationStatus]
 
 
@@ -63,6 +81,7 @@ def status(plan: Plan, names: Iterable[str] = ()) -> Status:
     return Status(
         plan.config.scale,
         [_stage(selection, counts, job) for job in selection.stages.values()],
+        [_choice(selection, counts, job) for job in selection.choices.values()],
         [_evaluation(selection, counts, job) for job in selection.evaluations.values()],
     )
 
@@ -117,33 +136,49 @@ def _waits_for(plan: Plan, job: Job) -> str:
 
 def _called(store: Store, path: Path) -> str:
     """An input in a few characters: a stage's id, the frames of a data set, a file of samples."""
-    if path.name == "model.done":
-        return path.parent.name
     within = path.relative_to(store.root).parts if path.is_relative_to(store.root) else path.parts
+    if within[0] == "stages":
+        return within[1]
     if within[0] == "frames":
         whole = sum(1 for _ in path.parent.glob("*-of-*.json"))
         return f"the frames of {within[1].split('.')[0]} ({several(whole, 'shard')} there)"
     return f"the samples {path.stem.rsplit('-', 1)[0]}" if within[0] == "samples" else str(path)
 
 
+def _choice(selection: Selection, counts: Counts, job: Job) -> ChoiceStatus:
+    found, asked = states.choice(selection.plan.store, job.ident), counts.answers(job.spec).value
+    answers = found.answered * getattr(job.spec, "num_generations", 0)
+    return ChoiceStatus(
+        job.ident, selection.serves(job, briefly=True), "begun" if found.state == "stopped" else found.state,
+        answers, asked, found.kept, found.read, _remark_unrecorded(selection.plan, job, found),
+    )  # fmt: skip
+
+
+def _remark_unrecorded(plan: Plan, job: Job, found: states.ChoiceState | states.EvaluationState) -> str | None:
+    """Of a job that keeps no run.json: its answers and its log are all that tells."""
+    match found.state:
+        case "failed":
+            return f"{found.note}; {_log(found.log)}"
+        case "stopped":
+            return f"last sign {duration(found.quiet)} ago" if found.quiet is not None else None
+        case "waiting":
+            return f"begun, without an answer yet; {_log(found.log)}" if found.log else _waits_for(plan, job)
+    return None
+
+
 def _evaluation(selection: Selection, counts: Counts, job: Job) -> EvaluationStatus:
     plan, found = selection.plan, states.evaluation(selection.plan.store, job.ident)
-    remark, state = None, found.state
-    if state == "failed":
-        remark = f"{found.note}; {_log(found.log)}"
-    elif state == "stopped":
+    state = found.state
+    if state == "stopped":
         whole = (plan.store.evaluation(job.ident) / "predictions.jsonl").exists()
         state = "predicted" if whole else "begun"
-        remark = f"last sign {duration(found.quiet)} ago" if found.quiet is not None else None
-    elif state == "waiting":
-        remark = f"begun, without an answer yet; {_log(found.log)}" if found.log else _waits_for(plan, job)
     return EvaluationStatus(
         job.ident,
         selection.serves(job, briefly=True),
         state,
         found.predictions,
         counts.questions(job.spec).value,
-        remark,
+        _remark_unrecorded(plan, job, found),
     )
 
 
@@ -157,10 +192,13 @@ def as_json(found: Status) -> dict[str, Any]:
 
 def as_text(found: Status) -> str:
     """Readable at 100 columns."""
-    lines = [_summary(found), ""]
+    lines = paragraph(_summary(found))
     if found.stages:
         head = ("training", "state", "step", "reward", "a step", "left", "arms")
         lines += [*table(head, map(_row, found.stages)), ""]
+    if found.choices:
+        head = ("choice of data", "state", "answers", "kept", "arms")
+        lines += [*table(head, map(_chosen, found.choices)), ""]
     if found.evaluations:
         rows = [(one.id, one.state, _of(one.predictions, one.questions), one.serves) for one in found.evaluations]
         lines += [*table(("evaluation", "state", "answers", "arms"), rows), ""]
@@ -176,6 +214,12 @@ def _row(one: StageStatus) -> tuple[str, ...]:
     return one.id, one.state, _of(one.step, one.steps), shown, pace, left, one.serves
 
 
+def _chosen(one: ChoiceStatus) -> tuple[str, ...]:
+    answers = "" if one.asked == 0 else _of(one.answers, one.asked)
+    kept = "" if one.kept is None else _of(one.kept, one.read)
+    return one.id, one.state, answers, kept, one.serves
+
+
 def _of(done: int, total: int | None) -> str:
     return f"{done:,}/{number(total) if total is not None else '?'}"
 
@@ -186,15 +230,17 @@ def _summary(found: Status) -> str:
         return ", ".join(f"{sum(job.state == kind for job in jobs)} {kind}" for kind in kinds)
 
     told = [f"Scale {found.scale}"]
-    for jobs, name in ((found.stages, "training"), (found.evaluations, "evaluation")):
-        told += [f"{several(len(jobs), name)} ({counted(jobs)})"] if jobs else []
+    jobs_of = {"training": found.stages, "choice of data": found.choices, "evaluation": found.evaluations}
+    for name, jobs in jobs_of.items():
+        many = "choices of data" if jobs is found.choices else None
+        told += [f"{several(len(jobs), name, many)} ({counted(jobs)})"] if jobs else []
     return f"{told[0]}: {'; '.join(told[1:]) or 'nothing is planned'}"
 
 
 def _remarks(found: Status) -> list[str]:
     """One line for each remark, however many jobs it is about."""
     about: dict[str, list[str]] = {}
-    for one in (*found.stages, *found.evaluations):
+    for one in (*found.stages, *found.choices, *found.evaluations):
         if one.remark:
             about.setdefault(one.remark, []).append(one.id)
     return [f"{_some(ids)}: {remark}" for remark, ids in about.items()]

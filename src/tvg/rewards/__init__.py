@@ -1,13 +1,18 @@
 """Rewards: pure functions of a rollout, by name. Weights and options stand in the experiment's YAML.
 
-| name        | on the tasks | range                        | options                                     |
-|-------------|--------------|------------------------------|---------------------------------------------|
-| `format`    | all          | 0 or 1                       |                                             |
-| `tiou`      | ground       | [0, 1]                       |                                             |
-| `timed_iou` | ground       | [0, 1]                       | `clamp: false`: as released, below 0 too    |
-| `verbs`     | inversion    | 0 or 1; with cosine [0, 1]   | `match: cosine`, `describe: any`            |
+| name        | on the tasks | range                        | options                                              |
+|-------------|--------------|------------------------------|------------------------------------------------------|
+| `format`    | all          | 0 or 1                       |                                                      |
+| `tiou`      | ground       | [0, 1]                       |                                                      |
+| `soft_iou`  | ground       | [-1, 1]                      |                                                      |
+| `timed_iou` | ground       | [0, 1]                       | `clamp: false`: below 0 too; `clamp_truth`           |
+| `anchors`   | ground       | up to 4 for two anchors      | `target`, `beta`, `gamma`, `deviation`, `overlap`,   |
+|             |              |                              | `at_most`                                            |
+| `temporal`  | ground       | 0 or 1; None without a probe | `gate`, `strict_gate`, `margin`, `within`, `tokens`  |
+| `verbs`     | inversion    | 0 or 1; with cosine [0, 1]   | `match: cosine`, `describe: any`                     |
 
-A reward that does not apply to the sample's task is None and drops out of the weighted sum, as in TRL.
+A reward that does not apply to the sample's task is None and drops out of the weighted sum, as in TRL. `temporal` reads
+what a probe of the model measured: a rollout without that has None as well.
 """
 
 import difflib
@@ -15,9 +20,11 @@ from collections.abc import Iterable, Mapping
 
 from tvg.errors import TvgError
 from tvg.inversion.verbs import Extractor
+from tvg.rewards.anchors import anchors_reward
 from tvg.rewards.format import format_reward
-from tvg.rewards.overlap import timed_iou_reward, tiou_reward
+from tvg.rewards.overlap import soft_iou_reward, timed_iou_reward, tiou_reward
 from tvg.rewards.rollout import Reward, Rollout
+from tvg.rewards.temporal import temporal_reward
 from tvg.rewards.verbs import verbs_reward
 from tvg.sample import INVERSION_TASKS
 from tvg.spec import AnswerContract, RewardSettings
@@ -38,16 +45,31 @@ __all__ = [
 REWARDS: dict[str, Reward] = {
     "format": format_reward,
     "tiou": tiou_reward,
+    "soft_iou": soft_iou_reward,
     "timed_iou": timed_iou_reward,
+    "anchors": anchors_reward,
+    "temporal": temporal_reward,
     "verbs": verbs_reward,
 }
-VERSIONS: dict[str, int] = {"format": 1, "tiou": 1, "timed_iou": 1, "verbs": 1}  # part of specs; bump what changes
+VERSIONS: dict[str, int] = {  # part of specs; bump what changes
+    "format": 1,
+    "tiou": 1,
+    "soft_iou": 1,
+    "timed_iou": 1,
+    "anchors": 1,
+    "temporal": 1,
+    "verbs": 1,
+}
 TASKS: dict[str, frozenset[str]] = {  # which tasks a reward reads; those not listed read all
-    "tiou": frozenset({"ground"}),
-    "timed_iou": frozenset({"ground"}),
+    **dict.fromkeys(("tiou", "soft_iou", "timed_iou", "anchors", "temporal"), frozenset({"ground"})),
     "verbs": frozenset(INVERSION_TASKS),
 }
-OPTIONS: dict[str, frozenset[str]] = {"timed_iou": frozenset({"clamp"}), "verbs": frozenset({"match", "describe"})}
+OPTIONS: dict[str, frozenset[str]] = {
+    "timed_iou": frozenset({"clamp", "clamp_truth"}),
+    "anchors": frozenset({"target", "beta", "gamma", "deviation", "overlap", "at_most"}),
+    "temporal": frozenset({"gate", "strict_gate", "margin", "within", "tokens"}),
+    "verbs": frozenset({"match", "describe"}),
+}
 
 
 def check(rewards: Mapping[str, RewardSettings], where: str = "rewards") -> None:

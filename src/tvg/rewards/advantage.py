@@ -5,12 +5,16 @@ from statistics import mean, stdev
 from typing import Literal
 
 EPSILON = 1e-4  # TimeZero, Time-R1, VideoChat-R1, TRL (systems.md 1.3)
+TARO_EPSILON = 1e-6  # TaRO, released code (tests/vectors/awbc.json)
 
 
 def advantages(
-    rewards: Sequence[float | None], groups: Sequence[Hashable], scale: Literal["group", "batch", "none"] = "group"
+    rewards: Sequence[float | None],
+    groups: Sequence[Hashable],
+    scale: Literal["group", "batch", "none"] = "group",
+    epsilon: float = EPSILON,
 ) -> list[float | None]:
-    """(N,) advantages, (r - mean) / (std + 1e-4) within the group; None for a row whose group is None.
+    """(N,) advantages, (r - mean) / (std + epsilon) within the group; None for a row whose group is None.
 
     rewards: (N,), None where no reward applies: that rollout has advantage 0 and is not in its group's mean and std.
     groups: (N,) the group of each row; its rows need not stand side by side.
@@ -24,7 +28,7 @@ def advantages(
     of_all = _deviation([reward for found in members.values() for reward in found])
     centre = {group: mean(found) for group, found in members.items()}
     divisor = {
-        group: 1.0 if scale == "none" else EPSILON + (of_all if scale == "batch" else _deviation(found))
+        group: 1.0 if scale == "none" else epsilon + (of_all if scale == "batch" else _deviation(found))
         for group, found in members.items()
     }
     return [

@@ -10,10 +10,16 @@ from tvg.spec import AnswerContract, RewardSettings
 
 @dataclass(frozen=True)
 class Rollout:
-    """A completion, as text, and the sample that it answers."""
+    """A completion, as text, and the sample that it answers; and what a probe of the model has measured, if any has.
+
+    logprob_drop: mean over the response's tokens of log p(token | video) - log p(token | perturbed video) (TaRO).
+    group_drop: the mean of it over the rollouts of the group; None for a rollout that is alone.
+    """
 
     completion: str
     sample: Sample
+    logprob_drop: float | None = None
+    group_drop: float | None = None
 
 
 # None where the reward does not apply to the sample's task

@@ -5,7 +5,7 @@ from pathlib import Path
 from transformers import TrainingArguments
 
 from tvg.model.load import dtype_for
-from tvg.spec import GrpoSpec, Runtime, SftSpec
+from tvg.spec import Runtime, StageSpec
 
 
 def precision(runtime: Runtime, device: str) -> str:
@@ -30,8 +30,8 @@ def on_one_device(args: TrainingArguments) -> TrainingArguments:
     return args
 
 
-def shared(spec: SftSpec | GrpoSpec, runtime: Runtime, device: str, folder: Path, steps: int) -> dict:
-    """Arguments of both trainers. AdamW as systems.md 2.5; the spec's order of samples is not shuffled again."""
+def shared(spec: StageSpec, runtime: Runtime, device: str, folder: Path, steps: int) -> dict:
+    """Arguments of every trainer. AdamW as systems.md 2.5; the spec's order of samples is not shuffled again."""
     return {
         "output_dir": str(folder / "checkpoints"),
         "max_steps": steps,

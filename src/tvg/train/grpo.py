@@ -8,6 +8,7 @@ import copy
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -18,13 +19,14 @@ from tvg.inversion.verbs import extractor
 from tvg.model.policy import Context, Sampling
 from tvg.parse import PARSERS
 from tvg.rewards import Rollout, score, weighted_sum
+from tvg.rewards.temporal import group_drops
 from tvg.spec import GrpoSpec, Runtime
 from tvg.store import Store
 from tvg.train import stage
 from tvg.train.arguments import on_one_device, rows_per_pass
 from tvg.train.checkpoints import WholeCheckpoints
+from tvg.train.probes import ShuffledFrames
 from tvg.train.record import Completions
-from tvg.train.schedule import seed_of
 from tvg.train.stage import Job
 from tvg.train.watch import broken
 
@@ -37,6 +39,14 @@ def train(spec: GrpoSpec, store: Store, runtime: Runtime, device: str | None = N
 
 
 def _trainer(job: Job) -> "VideoGrpo":
+    # trl's bnpo divides by the tokens of one pass, so that memory settings would change the result; over the
+    # whole step it is dapo. Same in Time-R1 and Invert4TVG but for their split (systems.md 1.3).
+    loss_type = "dapo" if job.spec.loss_type == "bnpo" else job.spec.loss_type
+    return VideoGrpo(job, arguments(job, loss_type=loss_type, epsilon=job.spec.epsilon), job.spec.beta)
+
+
+def arguments(job: Job, **own: Any) -> GRPOConfig:
+    """trl's arguments of a stage that learns from groups of rollouts; `own`: those of its kind."""
     spec, group = job.spec, job.spec.num_generations
     total = spec.prompts_per_step * group
     rows = rows_per_pass(total, job.runtime.rollouts_per_pass, group)
@@ -50,11 +60,7 @@ def _trainer(job: Job) -> "VideoGrpo":
         max_completion_length=spec.max_completion_tokens,
         temperature=spec.temperature,
         top_p=spec.top_p,
-        epsilon=spec.epsilon,
         beta=0.0,  # else trl loads a reference from the hub by the model's name; VideoGrpo brings its own
-        # trl's bnpo divides by the tokens of one pass, so that memory settings would change the result; over the
-        # whole step it is dapo. Same in Time-R1 and Invert4TVG but for their split (systems.md 1.3).
-        loss_type="dapo" if spec.loss_type == "bnpo" else spec.loss_type,
         scale_rewards=spec.scale_rewards,
         reward_weights=[settings.weight for settings in spec.rewards.values()],
         multi_objective_aggregation="sum_then_normalize",
@@ -65,8 +71,9 @@ def _trainer(job: Job) -> "VideoGrpo":
         shuffle_dataset=False,  # the schedule is shuffled already
         use_vllm=False,
         log_completions=False,
+        **own,
     )
-    return VideoGrpo(job, on_one_device(args))
+    return on_one_device(args)
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
@@ -88,9 +95,9 @@ def _column(name: str):
 class VideoGrpo(WholeCheckpoints, GRPOTrainer):
     """trl's trainer whose rows are positions in the schedule, each of a group's rollouts on the same one."""
 
-    def __init__(self, job: Job, args: GRPOConfig):
+    def __init__(self, job: Job, args: GRPOConfig, beta: float):
         self.job, self.spec = job, job.spec
-        with_copy = job.spec.beta > 0 and job.spec.lora is None  # an adapter is its own reference once switched off
+        with_copy = beta > 0 and job.spec.lora is None  # an adapter is its own reference once switched off
         reference = frozen_copy(job.policy.model) if with_copy else None
         super().__init__(
             model=job.policy.model,
@@ -102,12 +109,14 @@ class VideoGrpo(WholeCheckpoints, GRPOTrainer):
             processing_class=job.policy.tokenizer,
             callbacks=[job.watch],
         )
-        self.beta, self.ref_model = job.spec.beta, reference
+        self.beta, self.ref_model = beta, reference
         back_end = job.spec.data.samples.verbs
         self.extractor = extractor(back_end) if back_end else None
+        self.probe = ShuffledFrames(job) if "temporal" in job.spec.rewards else None
         self.completions = Completions(job.folder)
         self._contexts: dict[int, Context] = {}
         self._positions: list[int] = []  # of the rows being generated or scored
+        self._prefixes: list[list[int]] = []  # of the step's rollouts: their forced first tokens
         self._rollouts: list[dict] = []  # of the step, for the completions file
 
     # ------------------------------------------------------------ one generation, whole groups
@@ -115,11 +124,16 @@ class VideoGrpo(WholeCheckpoints, GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict[str, Tensor]:
         self._positions = [row["position"] for row in inputs]
         output = super()._generate_and_score_completions(inputs)
+        output["advantages"] = self._advantages(output["advantages"])
         output["position"] = torch.tensor(self._positions, device=self.accelerator.device)
         for row, advantage in zip(self._rollouts, output["advantages"].tolist(), strict=True):
             row["advantage"] = advantage
         self.completions.write(self.state.global_step + 1, self._rollouts)
         return output
+
+    def _advantages(self, of_trl: Tensor) -> Tensor:
+        """(rows,) what the step's rollouts are worth."""
+        return of_trl
 
     def _prepare_inputs(self, generation_batch):
         """trl shuffles rows across groups; a pass should hold whole groups, so that each is encoded once."""
@@ -137,23 +151,26 @@ class VideoGrpo(WholeCheckpoints, GRPOTrainer):
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
         began = time.monotonic()
         sampling = Sampling(self.spec.max_completion_tokens, self.spec.temperature, self.spec.top_p)
-        completions = []
+        self._prefixes, completions = [self._prefix(row) for row in range(len(prompt_ids))], []
         self.model.eval()  # gradient checkpointing would take the cache away
         with torch.no_grad(), self.accelerator.autocast():
             for rows in torch.arange(len(prompt_ids)).split(self.job.runtime.generate_batch):
                 self.job.stop.check()
                 contexts = [self._contexts[self._positions[row]] for row in rows.tolist()]
-                seeds = [self._seed(row, num_generations) for row in rows.tolist()]
-                completions += self.job.policy.generate(contexts, sampling, seeds)
+                seeds = [self._seed(row) for row in rows.tolist()]
+                prefixes = [self._prefixes[row] for row in rows.tolist()]
+                completions += self.job.policy.generate(contexts, sampling, seeds, prefixes)
         self.model.train()
         self._metrics["train"]["train/generate_seconds"].append(time.monotonic() - began)
         self._metrics["train"]["tokens"].append(sum(map(len, completions)))
         return completions, None
 
-    def _seed(self, row: int, group: int) -> int:
-        position = self._positions[row]
-        epoch = position // self.job.count
-        return seed_of(self.spec.seed, epoch, self.job.order[position].id, row % group)
+    def _seed(self, row: int) -> int:
+        return self.job.seed_at(self._positions[row], row % self.num_generations)
+
+    def _prefix(self, row: int) -> list[int]:
+        """The tokens that a rollout is made to begin with: none."""
+        return []
 
     # ------------------------------------------------------------ scoring
 
@@ -181,28 +198,55 @@ class VideoGrpo(WholeCheckpoints, GRPOTrainer):
     def _compute_loss(self, model, inputs):
         self.job.stop.check()
         self._positions = inputs["position"].tolist()
-        loss = super()._compute_loss(model, inputs)
+        loss = self._loss(model, inputs)
         if not torch.isfinite(loss):
             step = self.state.global_step + 1
-            self.completions.write(step, self._rollouts, always=True)
+            self.completions.write(step, self._rollouts)
             raise broken(step, f"loss {loss.item()}", [self.job.order[p].id for p in dict.fromkeys(self._positions)])
         return loss
+
+    def _loss(self, model, inputs) -> Tensor:
+        """This pass's share of the step's loss; `_positions` are those of its rows."""
+        return super()._compute_loss(model, inputs)
 
     # ------------------------------------------------------------ rewards
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list) -> Tensor:
         """(rows, rewards) raw values, NaN where a reward does not apply; trl weighs them and takes the advantages."""
-        self._rollouts = [self._rollout(row, ids) for row, ids in enumerate(completion_ids_list)]
+        drops = self._drops(completion_ids_list)
+        of_groups = group_drops(drops, self._positions)
+        self._rollouts = [
+            self._rollout(row, *of_row)
+            for row, of_row in enumerate(zip(completion_ids_list, drops, of_groups, strict=True))
+        ]
         self._log_rollouts()
         raw = [[row[f"rewards/{name}"] for name in self.spec.rewards] for row in self._rollouts]
         table = [[float("nan") if value is None else value for value in row] for row in raw]
         return self.accelerator.gather(torch.tensor(table, dtype=torch.float32, device=self.accelerator.device))
 
-    def _rollout(self, row: int, ids: list[int]) -> dict:
+    def _drops(self, completion_ids: list[list[int]]) -> list[float | None]:
+        """(rows,) what the probe of the stage measures, under the policy that has made the rollouts."""
+        if self.probe is None:
+            return [None] * len(completion_ids)
+        began = time.monotonic()
+        self.model.eval()
+        with torch.no_grad(), self.accelerator.autocast():
+            contexts = [self._contexts[position] for position in self._positions]
+            drops = self.probe(
+                self._positions, contexts, completion_ids, self.temperature, self.args.per_device_train_batch_size
+            )
+        self.model.train()
+        kept, found = self._metrics["train"], [drop for drop in drops if drop is not None]
+        kept["train/probe_seconds"].append(time.monotonic() - began)
+        if found:
+            kept["train/logprob_drop"].append(sum(found) / len(found))
+        return drops
+
+    def _rollout(self, row: int, ids: list[int], drop: float | None, of_group: float | None) -> dict:
         """One row of the completions file."""
         sample, text = self.job.order[self._positions[row]], self.job.policy.decode(ids)
         answer = self.spec.prompt.answer
-        raw = score(self.spec.rewards, Rollout(text, sample), answer, self.extractor)
+        raw = score(self.spec.rewards, Rollout(text, sample, drop, of_group), answer, self.extractor)
         return {
             "id": sample.id,
             "video": sample.video,
@@ -212,6 +256,7 @@ class VideoGrpo(WholeCheckpoints, GRPOTrainer):
             "completion": text,
             **{f"rewards/{name}": value for name, value in raw.items()},
             "reward": weighted_sum(raw, self.spec.rewards),
+            **({"logprob_drop": drop} if self.probe else {}),
             "parsed": PARSERS[answer.reward](text) is not None if sample.task == "ground" else None,
         }
 

@@ -6,23 +6,24 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 
 from tvg.errors import TvgError
-from tvg.model.policy import Context
 from tvg.sample import Sample, read_samples, write_lines
 from tvg.spec import DataSpec
 from tvg.store import Store
 from tvg.video.cache import FrameCache
 
 log = logging.getLogger(__name__)
+Made = TypeVar("Made")
 MOST_SKIPPED = 0.05  # share of samples without frames above which a training would be of something else
 
 
 def read(data: DataSpec, store: Store, folder: Path) -> tuple[list[Sample], FrameCache]:
     """The samples with frames, and the frames. The others are listed in folder/skipped.jsonl; many are an error."""
-    path = store.samples(data.samples)
+    path = store.chosen(data)
     samples = list(islice(read_samples(path), data.limit))
     cache = FrameCache(store.frames(data.frames))
     usable = [sample for sample in samples if sample.video in cache]
@@ -46,19 +47,19 @@ def _reason(sample: Sample, cache: FrameCache) -> str:
     return json.dumps({"id": sample.id, "video": sample.video, "reason": reason}, ensure_ascii=False)
 
 
-class Ahead:
+class Ahead(Generic[Made]):
     """Contexts by their position in the schedule; the next `depth` are made on threads while the model is at work.
 
     Threads, not worker processes: a signal to the whole job would kill those before the trainer can save. With 0
     threads each context is made when it is asked for.
     """
 
-    def __init__(self, make: Callable[[int], Context], end: int, depth: int, threads: int):
+    def __init__(self, make: Callable[[int], Made], end: int, depth: int, threads: int):
         self.make, self.end, self.depth = make, end, depth
         self._pool = ThreadPoolExecutor(threads, "contexts", torch.set_num_threads, (1,)) if threads else None
-        self._pending: dict[int, Future[Context]] = {}
+        self._pending: dict[int, Future[Made]] = {}
 
-    def __call__(self, position: int) -> Context:
+    def __call__(self, position: int) -> Made:
         if self._pool is None:
             return self.make(position)
         for near in range(position, min(position + self.depth, self.end)):

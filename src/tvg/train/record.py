@@ -17,7 +17,6 @@ import torch
 from tvg.sample import write_lines
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy", "spacy")
-COMPLETIONS_EVERY = 10  # steps: a few kilobytes a step
 
 
 class Metrics:
@@ -47,7 +46,7 @@ class Metrics:
 
 
 class Completions:
-    """completions/step-NNNNNN.parquet: every rollout of the first step and of each tenth."""
+    """completions/step-NNNNNN.parquet: every rollout of every step, a few kilobytes each; `collect` reads them."""
 
     def __init__(self, folder: Path):
         self.folder = folder / "completions"
@@ -60,10 +59,10 @@ class Completions:
             if path > self._path(step):
                 path.unlink()
 
-    def write(self, step: int, rows: Iterable[dict], always: bool = False) -> None:
-        """Rows of step, id, video, task, query, rollout, completion, reward, advantage and one column a reward."""
-        if not (always or step == 1 or step % COMPLETIONS_EVERY == 0):
-            return
+    def write(self, step: int, rows: Iterable[dict]) -> None:
+        """Rows of step, id, video, task, query, rollout, completion, reward, advantage, one column a reward, and what
+        the stage adds: logprob_drop (of a probe), prefix (forced tokens, of awbc).
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self._path(step).with_suffix(".partial")
         pandas.DataFrame([{"step": step, **row} for row in rows]).to_parquet(partial, index=False)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from tvg.errors import TvgError
 from tvg.sample import INVERSION_TASKS, Sample, Task
-from tvg.spec import GrpoSpec, SftSpec
+from tvg.spec import SftSpec, StageSpec
 
 log = logging.getLogger(__name__)
 SEED_BITS = 63
@@ -20,17 +20,17 @@ def seed_of(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> (64 - SEED_BITS)
 
 
-def per_step(spec: SftSpec | GrpoSpec) -> int:
+def per_step(spec: StageSpec) -> int:
     """Samples that one optimiser step reads."""
-    return spec.prompts_per_step if isinstance(spec, GrpoSpec) else spec.batch
+    return spec.batch if isinstance(spec, SftSpec) else spec.prompts_per_step
 
 
-def steps(spec: SftSpec | GrpoSpec, count: int) -> int:
+def steps(spec: StageSpec, count: int) -> int:
     """Optimiser steps over `count` samples: the spec's own number, else its epochs, rounded up."""
     return spec.steps or math.ceil(spec.epochs * count / per_step(spec))
 
 
-def schedule(spec: SftSpec | GrpoSpec, samples: Sequence[Sample]) -> list[Sample]:
+def schedule(spec: StageSpec, samples: Sequence[Sample]) -> list[Sample]:
     """The samples in the order of training, each with its task: steps x per_step of them, every epoch its own shuffle.
 
     A sample that carries its completion keeps the task that the completion was made under.
@@ -56,13 +56,13 @@ def schedule(spec: SftSpec | GrpoSpec, samples: Sequence[Sample]) -> list[Sample
     return order
 
 
-def _shuffled(spec: SftSpec | GrpoSpec, samples: Sequence[Sample], epoch: int) -> list[Sample]:
+def _shuffled(spec: StageSpec, samples: Sequence[Sample], epoch: int) -> list[Sample]:
     order = list(samples)
     random.Random(seed_of(spec.seed, "order", epoch)).shuffle(order)
     return order
 
 
-def _with_task(spec: SftSpec | GrpoSpec, sample: Sample, *drawn_for: object) -> Sample:
+def _with_task(spec: StageSpec, sample: Sample, *drawn_for: object) -> Sample:
     task = _draw(spec.tasks, seed_of(spec.seed, "task", *drawn_for) / 2**SEED_BITS)
     return sample.with_task("ground" if task in INVERSION_TASKS and not sample.verbs else task)
 
@@ -76,7 +76,7 @@ def _draw(tasks: dict[Task, float], u: float) -> Task:
     return task
 
 
-def _check_verbs(spec: SftSpec | GrpoSpec, samples: Sequence[Sample]) -> None:
+def _check_verbs(spec: StageSpec, samples: Sequence[Sample]) -> None:
     asked = [task for task in spec.tasks if task in INVERSION_TASKS]
     if not asked:
         return

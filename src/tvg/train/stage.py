@@ -4,10 +4,11 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import sleep
+from typing import Any
 
 import torch
 from transformers import Trainer
@@ -16,17 +17,18 @@ from transformers.trainer_callback import PrinterCallback
 from tvg.errors import TvgError
 from tvg.model.adapt import apply
 from tvg.model.load import load, save
-from tvg.model.policy import Policy
+from tvg.model.policy import Context, Policy
 from tvg.model.question import context
 from tvg.model.sight import sees_video
 from tvg.sample import Sample, write_lines
-from tvg.spec import GrpoSpec, Runtime, SftSpec, canonical
+from tvg.spec import Runtime, StageSpec, canonical
 from tvg.store import Store
 from tvg.train import checkpoints, inputs, signals
 from tvg.train.arguments import precision, shared
 from tvg.train.record import Completions, Metrics, Run
-from tvg.train.schedule import per_step, schedule, steps
+from tvg.train.schedule import per_step, schedule, seed_of, steps
 from tvg.train.watch import Watch, quiet
+from tvg.video.decode import Frames
 
 log = logging.getLogger(__name__)
 MOST_THREADS = 8
@@ -34,28 +36,36 @@ MOST_THREADS = 8
 
 @dataclass(frozen=True)
 class Job:
-    """What a trainer is made of. order: the schedule, and contexts by position in it; count: samples of one epoch."""
+    """What a trainer is made of.
 
-    spec: SftSpec | GrpoSpec
+    order: the schedule, and contexts by position in it; count: samples of one epoch. frames: of each video.
+    """
+
+    spec: StageSpec
     runtime: Runtime
     folder: Path
     device: str
     policy: Policy
     order: list[Sample]
-    contexts: inputs.Ahead
+    contexts: inputs.Ahead[Context]
+    frames: Mapping[str, Frames]
     count: int
     watch: Watch
     stop: signals.Stop
 
     def arguments(self) -> dict:
-        """The library's arguments of either kind of trainer."""
+        """The library's arguments of any kind of trainer."""
         return shared(self.spec, self.runtime, self.device, self.folder, steps(self.spec, self.count))
+
+    def seed_at(self, position: int, *parts: object) -> int:
+        """The seed of a random choice about the sample at this position of the schedule."""
+        return seed_of(self.spec.seed, position // self.count, self.order[position].id, *parts)
 
 
 Build = Callable[[Job], Trainer]
 
 
-def train(spec: SftSpec | GrpoSpec, store: Store, runtime: Runtime, build: Build, device: str | None = None) -> Path:
+def train(spec: StageSpec, store: Store, runtime: Runtime, build: Build, device: str | None = None) -> Path:
     """Train the stage and return its folder. Raises SystemExit(130 or 143) when asked to stop, all being saved."""
     folder = store.stage(spec)
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,15 +103,20 @@ def _job(spec, store, runtime, device, folder, run, stop) -> Job:
     samples, cache = inputs.read(spec.data, store, folder)
     order = schedule(spec, samples)
     policy = _policy(spec, store, runtime, device)
-    threads = 0 if device == "cpu" else min(MOST_THREADS, os.cpu_count() or 1)  # a CPU's cores are the model's
-    contexts = inputs.Ahead(
+    contexts = ahead(
         lambda position: context(policy, spec.prompt, order[position], cache[order[position].video]),
-        len(order),
-        per_step(spec),
-        threads,
+        spec,
+        order,
+        device,
     )
     watch = Watch(spec.seed, Metrics(folder), run)
-    return Job(spec, runtime, folder, device, policy, order, contexts, len(samples), watch, stop)
+    return Job(spec, runtime, folder, device, policy, order, contexts, cache, len(samples), watch, stop)
+
+
+def ahead(make: Callable[[int], Any], spec: StageSpec, order: list[Sample], device: str) -> inputs.Ahead:
+    """What `make` makes of each position, a step ahead of the model; a CPU's cores are the model's."""
+    threads = 0 if device == "cpu" else min(MOST_THREADS, os.cpu_count() or 1)
+    return inputs.Ahead(make, len(order), per_step(spec), threads)
 
 
 def _policy(spec, store, runtime, device) -> Policy:

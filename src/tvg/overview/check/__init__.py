@@ -22,7 +22,7 @@ def check(plan: Plan) -> list[Finding]:
 
 
 def _findings(plan: Plan, found: Forecast) -> Iterator[Finding]:
-    jobs: list[Closed] = [plan.specs[one.id] for one in (*found.to_train(), *found.to_evaluate())]
+    jobs: list[Closed] = [plan.specs[one.id] for one in (*found.to_train(), *found.to_choose(), *found.to_evaluate())]
     yield installed.python()
     yield from installed.libraries()
     yield from installed.verbs(jobs)

@@ -14,9 +14,8 @@ from tvg.errors import TvgError
 from tvg.inversion import lexicon
 from tvg.inversion.verbs import SPACY_MODEL, SPACY_MODEL_VERSION, WHEEL
 from tvg.overview.check.finding import Finding, not_needed, ok, warning, wrong
-from tvg.overview.selection import nested
 from tvg.overview.text import listed
-from tvg.spec import Closed, SamplesSpec
+from tvg.spec import Closed, SamplesSpec, nested
 
 # Outside these something is known to break; inside, another version than the pinned one is a warning.
 KNOWN = {

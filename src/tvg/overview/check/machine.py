@@ -9,14 +9,13 @@ from pathlib import Path
 from tvg.config import read_yaml
 from tvg.overview.check.finding import Finding, not_needed, ok, warning, wrong
 from tvg.overview.cost import space, weights
-from tvg.overview.cost.counts import asks_a_model
 from tvg.overview.cost.sizes import Parameters, parameters, trained
 from tvg.overview.forecast import Forecast
 from tvg.overview.layout import several, size
-from tvg.overview.selection import STAGES
+from tvg.overview.selection import STAGES, loads
 from tvg.overview.text import listed
 from tvg.plan import Plan
-from tvg.spec import Closed, EvaluationSpec, StageSpec
+from tvg.spec import Closed, Floor, StageSpec
 
 NEEDS_GPU = 2e8  # parameters; a larger model takes minutes a step on a CPU
 SINFO_SECONDS = 15.0
@@ -88,9 +87,10 @@ def gpus(plan: Plan, jobs: list[Closed]) -> Iterator[Finding]:
 
 
 def _is_large(job: Closed) -> bool:
-    if isinstance(job, EvaluationSpec) and not asks_a_model(job):
+    model = loads(job)
+    if model is None or isinstance(model, Floor):
         return False
-    counts = parameters(job.model if isinstance(job, EvaluationSpec) else job.init)
+    counts = parameters(model)
     return counts is None or counts.total > NEEDS_GPU
 
 

@@ -9,10 +9,10 @@ from tvg.overview.cost import reach, space, weights
 from tvg.overview.cost.sizes import parameters
 from tvg.overview.forecast import absent_files
 from tvg.overview.layout import amount, size
-from tvg.overview.selection import nested
+from tvg.overview.selection import loads
 from tvg.overview.text import listed
 from tvg.plan import Plan
-from tvg.spec import Closed, DatasetIdentity, EvaluationSpec, HubModel, PathModel
+from tvg.spec import Closed, DatasetIdentity, HubModel, PathModel, nested
 from tvg.store import Store, identify
 
 
@@ -86,7 +86,7 @@ def _count(folder: Path) -> int:
 
 def models(jobs: list[Closed]) -> Iterator[Finding]:
     """Weights that a job loads and that no stage makes."""
-    used = [job.model if isinstance(job, EvaluationSpec) else getattr(job, "init", None) for job in jobs]
+    used = [loads(job) for job in jobs]
     hubs = {model.hub + model.revision: model for model in used if isinstance(model, HubModel)}
     paths = {model.path: model for model in used if isinstance(model, PathModel)}
     if not hubs and not paths:

@@ -1,4 +1,4 @@
-"""How many samples, questions, steps and videos a plan is about, from the best source that there is."""
+"""How many samples, completions, questions, steps and videos a plan is about, from the best source that there is."""
 
 import math
 from collections.abc import Callable
@@ -10,15 +10,19 @@ from tvg import datasets
 from tvg.overview.cost.figures import VIDEOS
 from tvg.overview.states import lines, read_json
 from tvg.sample import INVERSION_TASKS, read_samples
+from tvg.select import asks
 from tvg.spec import (
     Closed,
+    CollectSpec,
     DatasetIdentity,
     DataSpec,
+    DataStageSpec,
     EvaluationSpec,
+    FilterSpec,
     Floor,
     FramesSpec,
-    GrpoSpec,
     SamplesSpec,
+    SftSpec,
     StageSpec,
 )
 from tvg.store import Store, identify
@@ -40,20 +44,34 @@ class Counts:
         self._known: dict[str, Count] = {}  # by id: a spec holds mappings, and cannot be a key
 
     def samples(self, data: DataSpec) -> Count:
-        """What a training or an evaluation reads."""
-        found = self._once(data.samples, self._split)
+        """What a training, a choice or an evaluation reads."""
+        found = self._once(data.made_by, self._kept) if data.made_by else self._once(data.samples, self._split)
         if data.limit is None or found.value is None:
             return found
         return found._replace(value=min(found.value, data.limit))
 
     def steps(self, spec: StageSpec) -> Count:
         """Optimiser steps of a training, as tvg.train.schedule counts them."""
-        if getattr(spec, "steps", None):
+        if spec.steps:
             return Count(spec.steps, "the stage's own number")
         count = self.samples(spec.data)
-        if count.value is None or not hasattr(spec, "epochs"):
-            return Count(None, count.source)
-        return Count(math.ceil(spec.epochs * count.value / per_step(spec)), count.source)
+        if count.value is None:
+            return count
+        return count._replace(value=math.ceil(spec.epochs * count.value / per_step(spec)))
+
+    def read(self, spec: DataStageSpec) -> Count:
+        """What a filter or a collect stage chooses among: samples, or completions."""
+        found = read_json(self.store.stage(spec) / "report.json").get("read")
+        if found is not None:
+            return Count(found, "the choice's own report")
+        return self._rollouts(spec.source) if isinstance(spec, CollectSpec) and spec.source else self.samples(spec.data)
+
+    def answers(self, spec: DataStageSpec) -> Count:
+        """How many answers a model gives for a choice: of a filter, `num_generations` to each sample."""
+        if not (isinstance(spec, FilterSpec) and asks(spec)):
+            return Count(0, "no model is asked")
+        count = self.read(spec)
+        return count._replace(value=count.value and count.value * spec.num_generations)
 
     def questions(self, spec: EvaluationSpec) -> Count:
         """What an evaluation asks. Every sample as every task; the inversion tasks only where the query has a verb."""
@@ -81,6 +99,24 @@ class Counts:
         if own is not None and own.exists():
             return Count(lines(own), f"the lines of {own}, before cleaning", most=True)
         return Count(None, f"config/datasets/{name}.yaml states no `rows`, and its annotations are not here yet")
+
+    def _kept(self, spec: DataStageSpec) -> Count:
+        """What a choice has kept; before it is made, the most that it can keep."""
+        path = self.store.stage(spec) / "samples.jsonl"
+        if path.exists():
+            return Count(lines(path), f"the samples that the {spec.kind} stage has kept")
+        count = self.read(spec)
+        if spec.count is not None and (count.value is None or count.value > spec.count):
+            return Count(spec.count, f"`count` of the {spec.kind} stage, which keeps no more", most=True)
+        return count._replace(source=f"no more than the {spec.kind} stage reads: {count.source}", most=True)
+
+    def _rollouts(self, spec: StageSpec) -> Count:
+        """The grounding rollouts of a whole training."""
+        steps, share = self.steps(spec), spec.tasks.get("ground", 0.0)
+        most = steps.most or share < 1
+        told = "the rollouts of all its source's steps" + (", whatever their task" if share < 1 else "")
+        value = steps.value and steps.value * per_step(spec) * spec.num_generations
+        return Count(value, f"{told} ({steps.source})", most)
 
     def _questions(self, spec: EvaluationSpec) -> Count:
         inverted = [task for task in spec.settings.tasks if task in INVERSION_TASKS]
@@ -111,7 +147,10 @@ class Counts:
             return Count(int(known.value), known.source)
         if identity.kind == "jsonl" and (folder := self.store.videos(identity)).is_dir():
             return Count(sum(1 for _ in folder.iterdir()), f"no more videos than files in {folder}", most=True)
-        rows = [_of_split(identity, split).get("rows") for split in identity.settings.get("splits", {})]
+        splits = [_of_split(identity, split) for split in identity.settings.get("splits", {})]
+        videos, rows = ([split.get(key) for split in splits] for key in ("videos", "rows"))
+        if videos and all(videos):  # one video may be in two splits
+            return Count(sum(videos), f"`videos` in config/datasets/{identity.name}.yaml", most=len(videos) > 1)
         if rows and all(rows):
             return Count(sum(rows), f"no more videos than `rows` in config/datasets/{identity.name}.yaml", most=True)
         return Count(None, f"nothing says how many videos {identity.name} has")
@@ -119,7 +158,7 @@ class Counts:
 
 def per_step(spec: StageSpec) -> int:
     """Samples that one optimiser step reads."""
-    return spec.prompts_per_step if isinstance(spec, GrpoSpec) else spec.batch
+    return spec.batch if isinstance(spec, SftSpec) else spec.prompts_per_step
 
 
 def asks_a_model(spec: EvaluationSpec) -> bool:

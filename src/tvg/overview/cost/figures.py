@@ -41,7 +41,12 @@ ARCHIVES = {
 # Videos of a data set, before it is here
 VIDEOS = {"charades_sta": Published(6672, "docs/systems.md, section 3: 5,338 of train and 1,334 of test")}
 # Mean seconds of a video, before its annotations are here
-SECONDS = {"charades_sta": Published(30.6, "docs/systems.md, section 3: 30.9 s in train, 29.5 s in test")}
+SECONDS = {
+    "charades_sta": Published(30.6, "docs/systems.md, section 3: 30.9 s in train, 29.5 s in test"),
+    "activitynet": Published(117.6, "mean of the durations in the annotations, 14,926 videos"),
+    "qvhighlights": Published(149.6, "mean of the durations in the annotations, 10,148 videos"),
+    "tacos": Published(286.6, "mean of the durations in the annotations, 127 videos"),
+}
 
 
 class Reference:

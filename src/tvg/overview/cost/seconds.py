@@ -1,14 +1,15 @@
-"""How long a training or an evaluation takes: measured in this store, else scaled from a reference, else unknown.
+"""How long a job takes: measured in this store, else scaled from a reference, else unknown.
 
 Estimates are pairs (low, high) in seconds on one device; a measured one has both ends equal.
 """
 
 import csv
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tvg.errors import TvgError
 from tvg.overview import states
@@ -17,10 +18,23 @@ from tvg.overview.cost.figures import Reference
 from tvg.overview.cost.sizes import origin, parameters
 from tvg.overview.layout import UNKNOWN
 from tvg.overview.text import listed
-from tvg.spec import EvaluationSpec, GrpoSpec, Model, Runtime, SftSpec, StageSpec
-from tvg.store import Store, identify, read_spec, read_stage
+from tvg.select import asks
+from tvg.spec import (
+    AwbcSpec,
+    Closed,
+    CollectSpec,
+    DataStageSpec,
+    EvaluationSpec,
+    FilterSpec,
+    Model,
+    Runtime,
+    SftSpec,
+    StageSpec,
+)
+from tvg.store import Store, identify, read_data_stage, read_spec, read_stage
 
 NO_MODEL = "asks no model"
+TEXT = "reads completions, which are text: seconds"
 LEAST_ROWS = 3  # steps that a pace needs
 
 
@@ -38,12 +52,16 @@ class Estimate:
             return self
         return Estimate(self.low * factor, self.high * factor, self.source, self.device)
 
+    def at_most(self) -> "Estimate":
+        """The same for work of which only the most is known: it may be next to none."""
+        return Estimate(None if self.low is None else 0.0, self.high, self.source, self.device)
+
 
 class Measured(NamedTuple):
-    """A finished or begun job of this store. each: seconds a rollout, a sample or a question."""
+    """A finished or begun job of this store. each: seconds a rollout, a sample, a question or an answer."""
 
     ident: str
-    spec: StageSpec | EvaluationSpec
+    spec: StageSpec | EvaluationSpec | FilterSpec
     each: float
     device: str
     when: float
@@ -78,7 +96,22 @@ class Costs:
         if found:
             each, source, device = found
             return Estimate(each, each, f"{source}, per question", device).times(questions)
-        return _reference_answer(spec, self.runtime).times(questions)
+        batch, longest = self.runtime.evaluate_batch, spec.settings.max_completion_tokens
+        return _reference_answer(spec.model, batch, longest, self.runtime).times(questions)
+
+    def choice(self, spec: DataStageSpec, answers: int | None) -> Estimate:
+        """`answers` more answers of a filter's model; a choice that asks none takes seconds."""
+        if isinstance(spec, CollectSpec) or not asks(spec):
+            return Estimate(0.0, 0.0, TEXT if isinstance(spec, CollectSpec) else NO_MODEL, "CPU")
+        if answers is None:
+            return Estimate(None, None, "the number of samples is not known yet")
+        for jobs, unit in ((self.filters, "answer"), (self.evaluations, "question of an evaluation")):
+            found = self._newest([m for m in jobs if origin(m.spec.model) == origin(spec.model)], identify(spec))
+            if found:
+                each, source, device = found
+                return Estimate(each, each, f"{source}, per {unit}", device).times(answers)
+        batch, longest = self.runtime.generate_batch, spec.max_completion_tokens
+        return _reference_answer(spec.model, batch, longest, self.runtime).times(answers)
 
     @cached_property
     def stages(self) -> list[Measured]:
@@ -99,13 +132,25 @@ class Costs:
     @cached_property
     def evaluations(self) -> list[Measured]:
         """Evaluations that Snakemake has timed: loading the model is in their seconds, as in a new one's."""
+        found = self._timed("evaluate", partial(read_spec, EvaluationSpec), self.store.evaluation, "predictions.jsonl")
+        return [one for one in found if asks_a_model(one.spec)]
+
+    @cached_property
+    def filters(self) -> list[Measured]:
+        """Filters that Snakemake has timed."""
+        found = self._timed("select", read_data_stage, self.store.stage, "answers.jsonl")
+        return [one._replace(each=one.each / one.spec.num_generations) for one in found if one.spec.kind == "filter"]
+
+    def _timed(
+        self, rule: str, read: Callable[[Path], Closed], folder: Callable[[str], Path], file: str
+    ) -> list[Measured]:
+        """Jobs of a rule. each: seconds a line of the file that they have written into their folder."""
         found = []
-        for path in sorted((self.store.root / "benchmarks" / "evaluate").glob("*.tsv")):
-            predictions = self.store.evaluation(path.stem) / "predictions.jsonl"
-            seconds = _timed(path)
-            spec = _spec(self.store.spec(path.stem), lambda p: read_spec(EvaluationSpec, p)) if seconds else None
-            rows = states.lines(predictions) if predictions.exists() else 0
-            if spec is not None and asks_a_model(spec) and rows:
+        for path in sorted((self.store.root / "benchmarks" / rule).glob("*.tsv")):
+            written, seconds = folder(path.stem) / file, _timed(path)
+            spec = _spec(self.store.spec(path.stem), read) if seconds else None
+            rows = states.lines(written) if written.exists() else 0
+            if spec is not None and rows:
                 found.append(Measured(path.stem, spec, seconds / rows, self._device, path.stat().st_mtime))
         return found
 
@@ -129,11 +174,11 @@ class Costs:
 
 def units(spec: StageSpec) -> int:
     """Sequences that one step learns from: rollouts, or samples."""
-    return per_step(spec) * (spec.num_generations if isinstance(spec, GrpoSpec) else 1)
+    return per_step(spec) * (1 if isinstance(spec, SftSpec) else spec.num_generations)
 
 
 def _unit(spec: StageSpec) -> str:
-    return "rollout" if isinstance(spec, GrpoSpec) else "sample"
+    return "sample" if isinstance(spec, SftSpec) else "rollout"
 
 
 def _alike(one: StageSpec, other: StageSpec) -> bool:
@@ -157,30 +202,30 @@ def _reference(spec: StageSpec, runtime: Runtime) -> Estimate:
             _said(why, f"samples (responses of {Reference.completion_tokens} tokens)", "their length"),
             "GPU",
         )
-    if not isinstance(spec, GrpoSpec):
-        return Estimate(None, None, f"no stage of kind {spec.kind} was ever measured")
     ends = [_group(spec, tokens, completion) * scale for completion in _completions(spec.max_completion_tokens)]
     said = _said(why, "rollouts", "tokens generated", "the length of what is learnt from", **_range(ends, runtime))
+    if isinstance(spec, AwbcSpec):
+        said = f"no stage of kind awbc was ever measured; as a grpo stage without a reference: {said}"
     groups = spec.prompts_per_step * spec.num_generations / Reference.rollouts
     return Estimate(ends[0], ends[1], said, "GPU").times(groups)
 
 
-def _group(spec: GrpoSpec, prompt: float, completion: float) -> float:
+def _group(spec: StageSpec, prompt: float, completion: float) -> float:
     """Seconds of one prompt's rollouts: generated, scored by the reference where there is one, learnt from."""
     length = (prompt + completion) / (Reference.prompt_tokens + Reference.completion_tokens)
-    learnt = Reference.learning + (Reference.scoring if spec.beta > 0 else 0)
+    learnt = Reference.learning + (Reference.scoring if getattr(spec, "beta", 0) > 0 else 0)
     return Reference.generation * completion / Reference.completion_tokens + learnt * length
 
 
-def _reference_answer(spec: EvaluationSpec, runtime: Runtime) -> Estimate:
-    """One answer, from generation in the one measurement: its rollouts stand for a batch of prompts."""
-    scale, why = _scale(spec.model)
+def _reference_answer(model: Model, batch: int, longest: int, runtime: Runtime) -> Estimate:
+    """One answer of at most `longest` tokens, from generation in the one measurement: its rollouts are the batch."""
+    scale, why = _scale(model)
     if scale is None:
         return Estimate(None, None, why)
-    side_by_side = min(runtime.evaluate_batch, Reference.rollouts)
+    side_by_side = min(batch, Reference.rollouts)
     ends = [
         Reference.generation * completion / Reference.completion_tokens / side_by_side * scale
-        for completion in _completions(spec.settings.max_completion_tokens)
+        for completion in _completions(longest)
     ]
     said = _said(why, "batches of prompts", "tokens generated", **_range(ends, runtime))
     return Estimate(ends[0], ends[1], said, "GPU")
@@ -223,7 +268,7 @@ def _said(by_parameters: str, *linear: str, lengths: bool = False, runtime: Runt
     return told
 
 
-def _spec(path: Path, read) -> StageSpec | EvaluationSpec | None:
+def _spec(path: Path, read: Callable[[Path], Closed]) -> Any:
     """A spec of the store; None where it is absent or of another version of this code."""
     try:
         return read(path)

@@ -1,14 +1,17 @@
 """An experiment's arm as the methods section of a paper: plain text, Markdown-friendly, at most 100 columns wide."""
 
 from tvg.overview.explain import differences
+from tvg.overview.explain.choices import choice
 from tvg.overview.explain.results import results
-from tvg.overview.explain.stages import KINDS, about, in_order, inversion, numbers, questions, stage
+from tvg.overview.explain.stages import KINDS, about, in_order, inversion, numbers, questions, training
 from tvg.overview.explain.subject import Subject, split, weights
+from tvg.overview.layout import several
+from tvg.overview.selection import loads
 from tvg.overview.sources import header, sources
 from tvg.overview.text import bullets, columns, first_paragraph, heading, listed, paragraph, sentence, value
 from tvg.parse import FORMATS, PARSERS, strict_answer
 from tvg.resolve import MAIN, Resolver
-from tvg.spec import EvaluationSpec, Floor, FramesSettings
+from tvg.spec import CollectSpec, EvaluationSpec, FilterSpec, Floor, FramesSettings
 
 PROTOCOLS = {
     "strict": "every annotated query counts, a missing video or an unreadable answer is a zero; R1@m counts IoU > m"
@@ -22,13 +25,19 @@ def explain(text: str, resolver: Resolver) -> list[str]:
         *_title(subject, resolver.config.scale),
         *differences.arm(subject),
         *_data(subject),
-        *(line for name in subject.stages for line in stage(subject, name)),
+        *(line for name in subject.stages for line in _stage(subject, name)),
         *_evaluation(subject),
         *differences.paper(subject),
         *differences.scale(subject),
         *results(subject),
     ]
     return lines[:-1]
+
+
+def _stage(subject: Subject, name: str) -> list[str]:
+    """The section of one stage."""
+    makes_data = isinstance(subject.stages[name], FilterSpec | CollectSpec)
+    return choice(subject, name) if makes_data else training(subject, name)
 
 
 def _title(subject: Subject, asked: str) -> list[str]:
@@ -52,7 +61,7 @@ def _arms(subject: Subject) -> str:
 
 def _in_one_sentence(subject: Subject) -> str:
     """What is trained from what on what, and scored on what."""
-    experiment, run, stages = subject.experiment, subject.run, list(subject.stages)
+    experiment, run, stages = subject.experiment, subject.run, subject.lineage
     model = subject.evaluated.model
     scored = listed([f"`{name}`" for name in run.evaluations])
     if isinstance(model, Floor):
@@ -61,10 +70,23 @@ def _in_one_sentence(subject: Subject) -> str:
         return sentence(
             f"{subject.start(experiment.evaluate, model)} is scored on {scored} as it is: nothing is trained"
         )
+    others = [name for name in subject.stages if name not in stages]
+    makers = listed([f"`{name}` ({experiment.stages[name].kind})" for name in others])
+    data = f" What it trains on is made by {several(len(others), 'other stage')}: {makers}." if others else ""
+    return sentence(f"{_trained(subject, stages)}, and scored on {scored}") + data
+
+
+def _trained(subject: Subject, stages: list[str]) -> str:
+    """A chain of trainings, from what it starts from."""
+    experiment, run = subject.experiment, subject.run
     start = subject.start(experiment.stages[stages[0]].init, run.stages[stages[0]].init)
-    told = [experiment.stages[name] for name in stages]
-    steps = [f"by {KINDS.get(one.kind, one.kind)} on `{one.data}`" for one in told]
-    return sentence(f"{start} is trained {', then '.join(steps)}, and scored on {scored}")
+    steps, said = [], set()
+    for name in stages:
+        told, data = experiment.stages[name], run.stages[name].data
+        of = f"`{told.data}`" if data.made_by is None else subject.data(told.data, data)
+        steps.append(f"by {told.kind.upper() if told.kind in said else KINDS[told.kind]} on {of}")
+        said.add(told.kind)
+    return f"{start} is trained {', then '.join(steps)}"
 
 
 def _data(subject: Subject) -> list[str]:
@@ -92,7 +114,8 @@ def _evaluation(subject: Subject) -> list[str]:
     lines = [*heading("Evaluation"), *paragraph(_scored(subject, spec))]
     if isinstance(spec.model, Floor):
         return lines
-    experiment, shown = subject.experiment, [stage.prompt.texts for stage in subject.stages.values()]
+    asked = [stage for stage in subject.stages.values() if loads(stage) is not None]
+    experiment, shown = subject.experiment, [stage.prompt.texts for stage in asked]
     new = {task: text for task, text in spec.prompt.texts.items() if text not in [texts.get(task) for texts in shown]}
     if new:
         lines += questions(subject, experiment.prompt, spec.prompt.model_copy(update={"texts": new}))
@@ -112,7 +135,7 @@ def _scored(subject: Subject, spec: EvaluationSpec) -> str:
         return rules
     asked = f"{subject.start(subject.experiment.evaluate, spec.model)} answers every query of {benchmarks}"
     asked += f", greedily decoded, as {listed(in_order(settings.tasks))}"
-    trained = [task for stage in subject.stages.values() for task in stage.tasks]
+    trained = [task for stage in subject.stages.values() for task in getattr(stage, "tasks", ())]
     told = set(settings.tasks) <= {"ground", *trained}
     return " ".join([sentence(asked), rules, *([] if told else inversion(settings.tasks, spec.data.samples.verbs))])
 

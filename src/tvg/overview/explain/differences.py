@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
-from tvg.config import StageSource
+from tvg.config import DataSource, StageSource
 from tvg.overview.explain.subject import Subject, split, weights
 from tvg.overview.sources import header, is_ours, paper_value
 from tvg.overview.text import bullets, columns, heading, paragraph, sentence, value
 from tvg.resolve import MAIN
 from tvg.spec import Closed, Floor, HubModel, PathModel
 
+NAMES = ("kind", "init", "model", "data", "prompt")
 NOTHING_SAID = "No comment in the file says so of any entry in use."
 
 
@@ -39,7 +40,7 @@ def _edit(subject: Subject, path: str, to: Any) -> str:
 
 def _shown(given: Any) -> str:
     """A value as the file writes it: of a whole stage what is written, of released weights their name."""
-    if isinstance(given, StageSource):
+    if isinstance(given, StageSource | DataSource):
         return value({key: getattr(given, key) for key in given.model_fields_set})
     return weights(given) if isinstance(given, HubModel | PathModel) else value(given)
 
@@ -71,6 +72,8 @@ def _settings(subject: Subject) -> Iterator[tuple[str, Any, str | None]]:
     for path, part in (parts | {"evaluation": written.evaluation}).items():
         for field in [field for field in type(part).model_fields if field in part.model_fields_set]:
             given = getattr(part, field)
+            if field in NAMES and subject.source(f"{path}.{field}") == subject.source(path):
+                continue  # the comment is on the whole stage, and no name is a number of it
             if field == "rewards":
                 for name, reward in given.items():
                     yield f"{path}.rewards.{name}", reward, subject.source(f"{path}.rewards.{name}")

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from tvg.config import experiment_names
 from tvg.overview.explain.subject import Subject
+from tvg.overview.states import is_done
 from tvg.overview.text import columns, heading, listed, paragraph
 from tvg.resolve import MAIN, Run
-from tvg.spec import Closed, StageSpec, TrainedModel
+from tvg.spec import Closed, CollectSpec, FilterSpec, StageSpec, TrainedModel
 from tvg.store import identify
 
 
@@ -26,9 +26,8 @@ def _places(subject: Subject, run: Run) -> list[tuple[str, str, str, str]]:
     """(seed, stage or benchmark, id, how far it is)."""
     store, rows = subject.store, []
     for name, spec in (_base(subject, run.seed) | {name: run.stages[name] for name in subject.stages}).items():
-        rows.append(
-            (name, identify(spec), "trained" if (store.stage(spec) / "model.done").exists() else "to be trained")
-        )
+        made = "chosen" if isinstance(spec, FilterSpec | CollectSpec) else "trained"
+        rows.append((name, identify(spec), made if is_done(store, spec) else f"to be {made}"))
     for name, spec in run.evaluations.items():
         there = (store.evaluation(spec) / "metrics.json").exists()
         rows.append((name, identify(spec), "scored" if there else "to be scored"))
@@ -50,15 +49,17 @@ def _shared(subject: Subject) -> list[str]:
     for stage_name, ident in _ids(subject.stages).items():
         users = [name for name, run in others.items() if name not in same and ident in _ids(run.stages).values()]
         if users:
-            lines.append(f"The training `{stage_name}` also serves {listed(users)}.")
+            what = "choice" if isinstance(subject.stages[stage_name], FilterSpec | CollectSpec) else "training"
+            lines.append(f"The {what} `{stage_name}` also serves {listed(users)}.")
     return lines or ["No other configured arm shares its trainings or its evaluations."]
 
 
 def _others(subject: Subject) -> dict[str, Run]:
     """Every other configured arm that exists here, and the other arms of this experiment, under the first seed."""
     resolver, config = subject.resolver, subject.resolver.config
-    names = experiment_names(resolver.folder / "experiments") if config.experiments == "all" else config.experiments
-    arms = [(name, arm) for name in dict.fromkeys([subject.name, *names]) for arm in resolver.arms(name)]
+    wanted = {subject.name: resolver.arms(subject.name)}
+    wanted |= {name: arms for name, arms in resolver.selected().items() if name != subject.name}
+    arms = [(name, arm) for name, of in wanted.items() for arm in of]
     return {
         f"`{name if arm == MAIN else f'{name}-{arm}'}`": resolver.run(name, arm, config.seeds[0])
         for name, arm in arms

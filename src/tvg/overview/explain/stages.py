@@ -1,4 +1,4 @@
-"""A stage in words: where it starts, what it reads and asks, how answers are read and rewarded, and its numbers."""
+"""A training in words: where it starts, what it reads and asks, how answers are read and rewarded, and its numbers."""
 
 import inspect
 import re
@@ -6,17 +6,24 @@ from collections.abc import Collection
 from typing import get_args
 
 from tvg import rewards
-from tvg.config import StageSource, read_yaml
+from tvg.config import DataSource, StageSource, read_yaml
 from tvg.inversion import action_recognition, verb_completion, video_description
-from tvg.overview.explain.subject import Subject, split
+from tvg.overview.explain.subject import Subject
+from tvg.overview.selection import loads
 from tvg.overview.text import bullets, columns, first_paragraph, heading, indented, listed, paragraph, sentence, value
 from tvg.parse import FORMATS, PARSERS
 from tvg.prompts import target
 from tvg.sample import INVERSION_TASKS, Sample, Task
 from tvg.segment import Segment
-from tvg.spec import Closed, Prompt, RewardSettings, SftSpec, StageSpec
+from tvg.spec import AwbcSettings, AwbcSpec, Closed, Prompt, RewardSettings, SftSpec, StageSpec
 
-KINDS = {"sft": "supervised fine-tuning (SFT)", "grpo": "group-relative policy optimisation (GRPO)"}
+KINDS = {
+    "sft": "supervised fine-tuning (SFT)",
+    "grpo": "group-relative policy optimisation (GRPO)",
+    "awbc": "advantage-weighted behaviour cloning (AWBC)",
+    "filter": "choice of samples by difficulty (filter)",
+    "collect": "choice of completions as targets (collect)",
+}
 TASKS = {
     "ground": "Grounding. Asked: when the query is true.",
     "complete_verb": first_paragraph(verb_completion.__doc__),
@@ -24,22 +31,23 @@ TASKS = {
     "describe": first_paragraph(video_description.__doc__),
 }
 DRAWN = {"prompt": "for each prompt", "step": "once for all prompts of a step"}
+TOLD_APART = {"kind", "tasks", "draw", "model", *StageSource.model_fields, *DataSource.model_fields}  # not as numbers
 EXAMPLE = Sample("", "", 30.0, "person opens the door", (Segment(3.2, 9.75),), verbs=("open",))
 
 
-def stage(subject: Subject, name: str) -> list[str]:
-    """The section of one stage."""
+def training(subject: Subject, name: str) -> list[str]:
+    """The section of one stage that makes a model."""
     spec, told = subject.stages[name], subject.experiment.stages[name]
-    first = f"Starts from {subject.start(told.init, spec.init)}. Trains on `{told.data}`: {split(spec.data)}."
-    elsewhere = {"kind", "tasks", "draw", *StageSource.model_fields}
+    first = f"Starts from {subject.start(told.init, spec.init)}. Trains on {subject.data(told.data, spec.data)}."
     return [
         *heading(f"Stage `{name}`: {KINDS.get(spec.kind, spec.kind)}"),
         *paragraph(first),
         *_tasks(subject, name, spec),
-        *questions(subject, told.prompt or subject.experiment.prompt, spec.prompt),
+        *asked(subject, name),
+        *(_constructed(told.prompt or subject.experiment.prompt, spec) if isinstance(spec, AwbcSpec) else []),
         *(_targets(spec) if isinstance(spec, SftSpec) else _answers(spec.prompt)),
         *_rewards(subject, name, spec),
-        *numbers(subject, f"stages.{name}", subject.written.stages[name], told, elsewhere),
+        *numbers(subject, f"stages.{name}", subject.written.stages[name], told, TOLD_APART),
     ]
 
 
@@ -70,6 +78,20 @@ def inversion(tasks: Collection[str], verbs: str | None) -> list[str]:
     ]
 
 
+def asked(subject: Subject, name: str) -> list[str]:
+    """What a stage asks, in full where it is the first one to ask so."""
+    spec, told = subject.stages[name], subject.experiment.stages[name]
+    for earlier, other in subject.stages.items():
+        if earlier == name:
+            break
+        if loads(other) is not None and (other.prompt.system, other.prompt.texts) == (
+            spec.prompt.system,
+            spec.prompt.texts,
+        ):
+            return [*heading("Prompts", 3), *paragraph(f"As in the stage `{earlier}`.")]
+    return questions(subject, told.prompt or subject.experiment.prompt, spec.prompt)
+
+
 def questions(subject: Subject, file: str, prompt: Prompt) -> list[str]:
     """The text of every task asked, and the file that it stands in."""
     own = read_yaml(subject.resolver.folder / "prompts" / f"{file}.yaml")["texts"]
@@ -87,13 +109,37 @@ def questions(subject: Subject, file: str, prompt: Prompt) -> list[str]:
 
 def _targets(spec: SftSpec) -> list[str]:
     """What a supervised training imitates, shown on one made-up sample."""
+    if spec.data.made_by is not None and spec.data.made_by.kind == "collect":
+        return [*heading("Targets", 3), *paragraph("Each sample's own completion, which was kept for it.")]
     true = EXAMPLE.segments[0]
     query = f"for the query '{EXAMPLE.query}', true from {true.start} to {true.end} s"
     return [
         *heading("Targets", 3),
         *paragraph(f"A sample's own completion, where it carries one; else, {query}:"),
-        *columns([(task, target(EXAMPLE.with_task(task))) for task in in_order(spec.tasks)]),
+        *columns([(task, target(EXAMPLE.with_task(task), spec.prompt.answer)) for task in in_order(spec.tasks)]),
     ]
+
+
+def _constructed(file: str, spec: AwbcSpec) -> list[str]:
+    """How an awbc stage's rollouts begin, and what is learnt from them."""
+    lines = heading("Construction", 3)
+    lines += paragraph(f"{sentence(first_paragraph(AwbcSettings.__doc__))} {_loss()}")
+    if not spec.constructed:
+        return [*lines, *paragraph("Here no prompt gets a prefix: all rollouts are the model's own (`constructed` 0).")]
+    if spec.prompt.prefix is None:
+        return [*lines, *paragraph(f"prompts/{file}.yaml has no `prefix`, so that this stage cannot run.")]
+    share = "Every prompt" if spec.constructed == 1 else f"A share of {value(spec.constructed)} of the prompts"
+    asked = f"{share} whose sample has dense captions gets one. {{captions}} is a random subset of them, drawn for each"
+    return [
+        *lines,
+        *paragraph(f"{asked} rollout, in the order of time, one a line. The prefix, in prompts/{file}.yaml:"),
+        *indented(spec.prompt.prefix),
+    ]
+
+
+def _loss() -> str:
+    """The second paragraph of what AwbcSettings says of itself."""
+    return " ".join((AwbcSettings.__doc__ or "").split("\n\n", 1)[1].split())
 
 
 def _answers(prompt: Prompt) -> list[str]:
@@ -136,7 +182,7 @@ def numbers(subject: Subject, path: str, written: Closed, told: Closed, leave_ou
     """Every setting of a stage or an evaluation: what the file or the scale says, then what is left at its default."""
     fields = [field for field in type(told).model_fields if field not in leave_out]
     said = [field for field in fields if field in written.model_fields_set | told.model_fields_set]
-    rows = [(field, value(getattr(told, field)), _origin(subject, path, field, written, told)) for field in said]
+    rows = [(field, value(getattr(told, field)), origin(subject, path, field, written, told)) for field in said]
     left = [(field, value(getattr(told, field)), _default(type(told), field)) for field in fields if field not in said]
     return [
         *heading("Numbers", 3),
@@ -146,7 +192,7 @@ def numbers(subject: Subject, path: str, written: Closed, told: Closed, leave_ou
     ]
 
 
-def _origin(subject: Subject, path: str, field: str, written: Closed, told: Closed) -> str:
+def origin(subject: Subject, path: str, field: str, written: Closed, told: Closed) -> str:
     """Who says so: the scale over the file, the file's comment, the arm."""
     path, before, now = f"{path}.{field}", getattr(written, field), getattr(told, field)
     credit = subject.credit(path) if field in written.model_fields_set else None

@@ -6,10 +6,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tvg.config import Experiment, StageOf
+from tvg.config import Experiment, StageOf, StageSource
 from tvg.overview.sources import sources
 from tvg.resolve import MAIN, Resolver, Run
-from tvg.spec import DataSpec, EvaluationSpec, Floor, HubModel, Model, PathModel, ScratchModel, StageSpec
+from tvg.spec import (
+    DataSpec,
+    DataStageSpec,
+    EvaluationSpec,
+    Floor,
+    HubModel,
+    Model,
+    PathModel,
+    ScratchModel,
+    StageSpec,
+)
 from tvg.store import Store
 
 
@@ -71,18 +81,32 @@ class Subject:
         return self.resolver.run(self.name, self.arm, self.resolver.config.seeds[0])
 
     @cached_property
-    def stages(self) -> dict[str, StageSpec]:
+    def stages(self) -> dict[str, StageSpec | DataStageSpec]:
         """The stages that make what is evaluated, in order, without those that only happen to equal one."""
         order: list[str] = []
 
-        def visit(name: str) -> None:
+        def visit(name: str | None) -> None:
             if name in self.experiment.stages and name not in order:
-                visit(self.experiment.stages[name].init)
+                visit(self.model_of(name))
                 visit(self.experiment.stages[name].data)
                 order.append(name)
 
         visit(self.experiment.evaluate)
         return {name: self.run.stages[name] for name in order}
+
+    def model_of(self, stage: str) -> str | None:
+        """The name of the model that a stage starts from, asks, or takes the rollouts of."""
+        told = self.experiment.stages[stage]
+        return told.init if isinstance(told, StageSource) else told.model
+
+    @cached_property
+    def lineage(self) -> list[str]:
+        """The trainings of what is evaluated, from the first to the last; the other stages make data for them."""
+        names, name = [], self.experiment.evaluate
+        while name in self.experiment.stages:
+            names.insert(0, name)
+            name = self.experiment.stages[name].init
+        return names
 
     @property
     def evaluated(self) -> EvaluationSpec:
@@ -127,8 +151,14 @@ class Subject:
             return f"{'the released checkpoint' if self.experiment.base else 'the base model'} ({self.base(model)})"
         if isinstance(model, ScratchModel | Floor | HubModel | PathModel):
             return weights(model)
-        other, _, stage = source.rpartition(".")
-        return f"the stage `{stage}`" + (f" of {other}" if other else "")
+        return _stage(source)
+
+    def data(self, source: str, data: DataSpec) -> str:
+        """What `data:` names, in words: a split, or what a stage keeps of it."""
+        if data.made_by is None:
+            return f"`{source}`: {split(data)}"
+        what = "samples" if data.made_by.kind == "filter" else "completions"
+        return f"the {what} that {_stage(source)} keeps"
 
     def base(self, model: Model) -> str:
         """What the base model is here."""
@@ -140,18 +170,26 @@ class Subject:
     @cached_property
     def reads(self) -> dict[str, DataSpec]:
         """Data role or benchmark -> what it is at this scale, of all that this arm reads."""
-        stages = {self.experiment.stages[name].data: spec.data for name, spec in self.stages.items()}
+        named = {self.experiment.stages[name].data: spec.data for name, spec in self.stages.items()}
+        stages = {role: data for role, data in named.items() if role not in (None, *self.stages)}
         return stages | {name: spec.data for name, spec in self.run.evaluations.items()}
 
     @property
     def starts(self) -> list[str]:
-        """Every `init:` in use, and what is evaluated."""
-        return [self.experiment.evaluate, *(self.experiment.stages[name].init for name in self.stages)]
+        """Every model in use by its name, and what is evaluated."""
+        return [self.experiment.evaluate, *(name for name in map(self.model_of, self.stages) if name)]
 
 
 def split(data: DataSpec) -> str:
-    """A split of a data set, in words."""
-    return f"split `{data.samples.split}` of the data set `{data.samples.dataset.name}`"
+    """A split of a data set, or a choice of its samples, in words."""
+    chosen = f"what a {data.made_by.kind} stage keeps of " if data.made_by else ""
+    return f"{chosen}split `{data.samples.split}` of the data set `{data.samples.dataset.name}`"
+
+
+def _stage(source: str) -> str:
+    """A stage by its name, `stage` or `experiment.stage`."""
+    other, _, stage = source.rpartition(".")
+    return f"the stage `{stage}`" + (f" of {other}" if other else "")
 
 
 def weights(model: Model) -> str:
