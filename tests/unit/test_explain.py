@@ -12,9 +12,11 @@ from tvg import cli
 from tvg.config import Config
 from tvg.errors import TvgError
 from tvg.overview.explain import explain
+from tvg.overview.explain.choices import STRICT, collect_rules, filter_rules
 from tvg.overview.explain.stages import TOLD_APART
 from tvg.overview.text import WIDTH, value
 from tvg.resolve import Resolver
+from tvg.spec import CollectSettings, FilterSettings
 from tvg.store import Store, identify
 
 
@@ -30,6 +32,11 @@ def arms():
 def told(name, scale="mini"):
     """The explanation on one line, so that wrapping hides nothing."""
     return " ".join(" ".join(explain(name, shipped(scale))).split())
+
+
+def cases():
+    """Each arm at each scale that runs it."""
+    return [(name, arm, scale) for scale in SCALES for name, arm in arms() if shipped(scale).exists_here(name, arm)]
 
 
 @pytest.fixture
@@ -74,20 +81,18 @@ arms:
 """
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize(("name", "arm"), arms())
+@pytest.mark.parametrize(("name", "arm", "scale"), cases())
 def test_every_shipped_arm_is_explained_at_every_scale(name, arm, scale):
     resolver = shipped(scale)
     lines = explain(f"{name}-{arm}", resolver)
     long = [line for line in lines if len(line) > WIDTH and len(max(line.split(), key=len)) < WIDTH // 2]
     assert not long, "wrapped at the page's width"
     text = " ".join(" ".join(lines).split())
-    here = resolver if resolver.exists_here(name, arm) else shipped(resolver.experiment(name, arm).scales[0])
-    run = here.run(name, arm, 0)
+    run = resolver.run(name, arm, 0)
     for spec in (*run.stages.values(), *run.evaluations.values()):
         assert identify(spec) in text
     for stage in run.stages:
-        written = here.experiment(name, arm).stages[stage]
+        written = resolver.experiment(name, arm).stages[stage]
         for field in set(type(written).model_fields) - TOLD_APART:
             assert re.search(rf"^    {field} +{re.escape(value(getattr(written, field)))}( |$)", "\n".join(lines), re.M)
     assert "no source" not in text
@@ -157,6 +162,147 @@ def test_stages_in_order_with_their_own_rewards_and_starts(folder):
     assert "reward = 2.0 x tiou" in text and "[article]" in text
     assert "`stages.rl.temperature`: 0.7 here, 1.0 in the paper [paper 1.0]" in text
     assert "<think>I look through the video.</think> <answer>3.20 to 9.75</answer>" in text
+
+
+CHAIN = """\
+# Chain: stages that make models and data.
+
+paper: arXiv:1
+prompt: time_r1
+rewards: {format: {weight: 1.0}, tiou: {weight: 1.0}}   # paper
+stages:
+  explore: {kind: grpo, data: charades_train}
+  traces:
+    kind: collect
+    model: explore
+    min_reward: 1.5   # paper, strict
+    min_anchors: 2   # paper
+    min_soft_iou: [0.5, 0.7]   # App. A
+    min_tiou: 0.25   # ours
+    count: 50   # ours
+  sft: {kind: sft, data: traces}
+  hard: {kind: filter, model: sft, data: charades_train, above: 0.0, at_most: 0.7, gaussian: {centre: 0.3, width: 0.2},
+         fallback: force2}   # code
+  grpo: {kind: grpo, init: sft, data: hard}
+evaluate: grpo
+benchmarks: [charades_test]
+arms:
+  # Table 2
+  greedy: {stages.hard.num_generations: 1, stages.hard.temperature: 0.0, stages.hard.gaussian: null,
+           stages.hard.spread_above: 0.1, stages.hard.at_least: 0.2, stages.hard.count: 9, stages.hard.pick: evenly}
+  drawn: {stages.hard.above: null, stages.hard.at_most: null, stages.hard.gaussian: null}
+  given: {stages.traces: {kind: collect, data: timerft}}
+  bare: {evaluate: sft}
+"""
+
+
+def section(text, stage):
+    """Of one stage, to the next heading of its level."""
+    return text.partition(f"## Stage `{stage}`: ")[2].split(" ## ")[0]
+
+
+def test_stages_that_make_data_stand_among_the_others(folder):
+    text = write(folder, CHAIN)()
+    places = [text.index(f"## Stage `{name}`") for name in ("explore", "traces", "sft", "hard", "grpo")]
+    assert places == sorted(places)
+    assert (
+        "is trained by supervised fine-tuning (SFT) on the completions that the stage `traces` keeps, then by "
+        "group-relative policy optimisation (GRPO) on the samples that the stage `hard` keeps, and scored on "
+        "`charades_test`. What it trains on is made by 3 other stages: `explore` (grpo), `traces` (collect) and `hard` "
+        "(filter)." in text
+    )
+    assert "Trains on the samples that the stage `hard` keeps." in section(text, "grpo")
+    assert "Each sample's own completion, which was kept for it." in section(text, "sft")
+    assert "As in the stage `explore`." in section(text, "grpo") and "Find the moment" not in section(text, "grpo")
+    assert re.search(r"seed 0 traces collect-\w{12} to be chosen", text)
+    alone = write(folder, CHAIN)("own-bare")
+    assert "made by 2 other stages: `explore` (grpo) and `traces` (collect)." in alone and "`hard`" not in alone
+
+
+def test_what_a_filter_asks_and_keeps(folder):
+    text = section(write(folder, CHAIN)(), "hard")
+    assert text.startswith("choice of samples by difficulty (filter) Reads `charades_train`: split `train`")
+    assert "The stage `sft` answers each sample 8 times, at temperature 1. The mean tIoU of a sample's answers" in text
+    assert "- its mean tIoU is above 0 (equal is not enough) [code] - its mean tIoU is at most 0.7 [code] " in text
+    assert "Where that reads nothing, `force2`: " in text
+    assert (
+        "Of these at most 80, drawn without replacement, each in proportion to exp(-(difficulty - 0.3)^2 / (2 x 0.2^2))"
+        " [code] [at mini; none by default]. One that is never answered right is not kept." in text
+    )
+    text = section(write(folder, CHAIN)("own-greedy"), "hard")
+    assert "answers each sample once, greedily." in text and "is at least 0.2 [of this arm]" in text
+    assert "standard deviation above 0.1 (equal is not enough) [of this arm]" in text
+    assert "spread evenly along the difficulty [at mini; 9 in the file: of this arm]." in text
+
+
+def test_a_mere_draw_asks_no_model(folder):
+    text = write(folder, CHAIN)("own-drawn")
+    assert "No model is asked: none of its rules reads a difficulty." in section(text, "hard")
+    assert "At most 80, drawn without replacement, all alike" in section(text, "hard")
+    assert "answers each sample" not in text
+
+
+def test_what_a_collect_stage_reads_and_keeps(folder):
+    text = section(write(folder, CHAIN)(), "traces")
+    assert (
+        "Reads every grounding rollout that the stage `explore` has made, with its reward. No model is asked." in text
+    )
+    for rule in (
+        "- a reward above 1.5 (equal is not enough) [paper, strict]",
+        "- at least 2 readable anchors in its reasoning [paper]",
+        "is above 0.5 (anchor 1), 0.7 (anchor 2) (equal is not enough) [App. A]",
+        "- an answer whose tIoU is at least 0.25 [ours]",
+        "Of these at most 50, those of the highest reward [ours].",
+    ):
+        assert rule in text
+    assert "Segment, `ans_last`" in text and "Find the moment" not in text
+    text = section(write(folder, CHAIN)("own-given"), "traces")
+    assert "Reads the completions that the samples of `timerft` carry" in text and "Every completion is kept." in text
+
+
+@pytest.mark.parametrize(
+    ("tell", "kind", "values"),
+    [(filter_rules, FilterSettings, {"above": 0.5, "at_least": 0.5, "at_most": 0.5, "spread_above": 0.5}),
+     (collect_rules, CollectSettings, {"min_reward": 0.5, "min_anchors": 2, "min_soft_iou": (0.5,), "min_tiou": 0.5})],
+)  # fmt: skip
+def test_strict_or_not_as_the_settings_say_of_themselves(tell, kind, values):
+    for name, given in values.items():
+        ((said, rule),) = tell(kind(**{name: given}))
+        meaning = kind.model_fields[name].description
+        assert said == name
+        for words in ("above", "at least", "at most"):
+            assert (words in meaning) == (words in rule), (name, meaning, rule)
+        assert ("above" in meaning) == (STRICT in rule)
+    assert not list(tell(kind()))
+
+
+def test_cloning_of_constructed_rollouts(folder):
+    warm = OWN.replace("prompt: time_r1", "prompt: taro").replace("kind: sft\n    data", "kind: awbc\n    data")
+    text = write(folder, warm)()
+    assert "by advantage-weighted behaviour cloning (AWBC) on `charades_train`" in text
+    text = section(text, "cold")
+    assert "the loss is -max(advantage, 0) x log-probability over all response tokens, the prefix included." in text
+    assert "Every prompt whose sample has dense captions gets one." in text
+    assert "<think>I look for the moment when this happens: {query} {captions}" in text
+    assert "reward = 1.0 x format + 0.5 x tiou" in text
+    some = write(folder, warm.replace("    learning_rate", "    constructed: 0.5   # ours\n    learning_rate"))
+    assert "A share of 0.5 of the prompts whose sample" in some()
+    none = write(folder, warm.replace("    learning_rate", "    constructed: 0.0   # ours\n    learning_rate"))
+    assert "all rollouts are the model's own (`constructed` 0)" in none()
+    assert "prompts/time_r1.yaml has no `prefix`" in write(folder, warm.replace("prompt: taro", "prompt: time_r1"))()
+
+
+def test_a_comment_on_a_whole_stage_is_not_about_the_names_in_it(folder):
+    text = write(folder, CHAIN.replace("fallback: force2}   # code", "fallback: force2}   # ours"))()
+    text = text.partition("## What differs from the paper")[2]
+    assert "`stages.hard.at_most`: 0.7 [ours]" in text
+    assert "stages.hard.kind" not in text and "stages.hard.data" not in text and "stages.hard.model" not in text
+
+
+def test_arms_may_be_configured_alone(folder):
+    resolver = Resolver(Config(experiments=("invert4tvg-main",)), folder)
+    text = " ".join(" ".join(explain("time_r1", resolver)).split())
+    assert "invert4tvg" not in text.partition("## Results")[2]
 
 
 def test_sharing_of_stages_and_of_runs(folder):

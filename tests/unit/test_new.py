@@ -1,5 +1,6 @@
 """`tvg new` writes an experiment that plans, explains itself and has no number without a source."""
 
+import re
 import shutil
 
 import pytest
@@ -12,6 +13,7 @@ from tvg.overview import skeleton
 from tvg.overview.explain import explain
 from tvg.overview.sources import unsourced
 from tvg.plan import Plan
+from tvg.spec import CollectSettings, FilterSettings
 
 
 @pytest.fixture
@@ -41,6 +43,23 @@ def test_it_lists_what_there_is(folder):
     for known in (*rewards.REWARDS, *(option for options in rewards.OPTIONS.values() for option in options)):
         assert f"#   {known}" in text.replace("#     ", "#   ")
     assert "roles: charades_train" in text and "charades_val (at mini)" in text and "match: binary or cosine" in text
+
+
+def test_the_stages_that_make_data_are_shown_as_they_may_be_written(folder):
+    path = skeleton.write(folder, "my_paper", "x")[0]
+    text = path.read_text()
+    for kind in (FilterSettings, CollectSettings):
+        for name, field in kind.model_fields.items():
+            assert name == "kind" or f"#     {name}: {field.description}"[:100] in text
+    shown = re.findall(r"^# ( (?:hard|traces): \{kind: .*\n)", text.replace("#   ", "#  "), re.MULTILINE)
+    cold = "  cold: {kind: sft, data: traces}\n"
+    text = text.replace("\nstages:\n", f"\nstages:\n {' '.join(shown)}{cold}").replace(
+        "evaluate: grpo", "evaluate: cold"
+    )
+    path.write_text(text.replace("init: base\n    data: charades_train", "init: base\n    data: hard"))
+    plan = Plan.load({"experiments": ["my_paper"]}, folder)
+    kinds = {name: spec.kind for name, spec in plan.runs["my_paper", "main", 0].stages.items()}
+    assert kinds == {"hard": "filter", "grpo": "grpo", "traces": "collect", "cold": "sft"} and unsourced(path) == []
 
 
 @pytest.mark.parametrize("name", ["", "a-b", "A", "../x", "a/b", "a..b", "a.", ".a", "a b", "a;b", "$(x)", "a\n", "é",

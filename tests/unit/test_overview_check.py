@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.test_overview_forecast import base, grpo, make  # noqa: F401 - a fixture
+from tests.unit.test_overview_forecast import base, chain, grpo, make  # noqa: F401 - fixtures
 from tests.unit.test_overview_sizes import REVISION
 from tvg import cli
 from tvg.overview import check
@@ -146,6 +146,18 @@ def test_a_gpu_must_hold_what_a_training_keeps(make, monkeypatch):  # noqa: F811
     assert verdicts(machine.gpus(plan, [spec])) == {"GPU": "ok", "GPU memory": "WRONG"}
     adapters = spec.model_copy(update={"lora": Lora()})
     assert verdicts(machine.gpus(plan, [adapters])) == {"GPU": "ok", "GPU memory": "ok"}
+
+
+def test_a_filter_loads_a_model_and_a_collect_stage_none(chain, monkeypatch):  # noqa: F811
+    plan, stages = chain("3b")
+    monkeypatch.setattr(machine, "_gpus_here", lambda: [("H200", 141 * 10**9)])
+    assert verdicts(machine.gpus(plan, [stages["hard"]])) == {"GPU": "ok"}
+    assert verdicts(machine.gpus(plan, [stages["traces"]])) == {"GPU": "not needed"}
+    mere = stages["hard"].model_copy(update={"above": None, "at_most": None, "count": 5})
+    assert verdicts(machine.gpus(plan, [mere])) == {"GPU": "not needed"}
+    assert [one.what for one in outside.models([stages["hard"], stages["traces"]])] == ["released weights"]
+    fresh = stages["hard"].model_copy(update={"model": stages["explore"].init})
+    assert [one.what for one in outside.models([fresh])] == ["weights Qwen/Qwen2.5-VL-3B-Instruct"]
 
 
 def test_a_login_node_has_no_gpu(make, monkeypatch, sinfo):  # noqa: F811

@@ -8,15 +8,17 @@ import pytest
 
 from tests.conftest import REPO
 from tests.results_folder import World
+from tests.unit.test_plan import CHAIN
 from tvg import cli
 from tvg.overview.cost.counts import Counts
 from tvg.overview.cost.figures import Reference
-from tvg.overview.cost.seconds import Costs, units
+from tvg.overview.cost.seconds import NO_MODEL, Costs, units
 from tvg.overview.forecast import forecast, totals
 from tvg.overview.forecast_text import as_json, as_text
 from tvg.overview.selection import Selection
 from tvg.plan import Plan
-from tvg.spec import GrpoSpec, Lora, TrainedModel, nested
+from tvg.sample import write_lines
+from tvg.spec import AwbcSpec, GrpoSpec, Lora, TrainedModel, nested
 from tvg.store import identify
 
 EXPERIMENTS = ["zero_shot", "time_r1", "invert4tvg"]
@@ -237,6 +239,130 @@ def test_a_limit_caps_samples_and_videos(make):
     assert counts.videos(spec.data.frames).value == 64
 
 
+# ---------------------------------------------------------------- choices of data
+
+
+@pytest.fixture
+def chain(make):
+    """A plan of explore -> traces -> sft -> hard -> grpo, and its specs."""
+    folder = make().folder / "experiments"
+    (folder / "chain.yaml").write_text(CHAIN.replace("  theirs: {stages.grpo.data: chain2.hard}\n", ""))
+
+    def load(scale="mini", **dials):
+        plan = make(scale, experiments=["chain"], **dials)
+        return plan, plan.runs["chain", "main", 0].stages
+
+    return load
+
+
+def choose(plan, spec, kept, read, answers=0):
+    """A finished choice of `kept` among `read`."""
+    folder = plan.store.stage(spec)
+    plan.store.freeze(spec)
+    write_lines(folder / "answers.jsonl", ["{}"] * answers)
+    write_lines(folder / "report.json", [json.dumps({"read": read, "kept": kept})])
+    write_lines(folder / "samples.jsonl", ["{}"] * kept)
+
+
+def test_choices_stand_beside_the_trainings_each_once(chain):
+    plan, stages = chain()
+    found = forecast(plan)
+    specs = {ident for ident in plan.specs if ident.startswith(("filter-", "collect-"))}
+    assert {one.id for one in found.choices} == specs and len(found.choices) == len(specs) == 5
+    assert {one.state for one in found.choices} == {"to choose"}
+    jobs = {one.id: one for one in found.choices}
+    traces, hard = jobs[identify(stages["traces"])], jobs[identify(stages["hard"])]
+    assert traces.serves == "2 arms share it: chain-main, chain-easier" and traces.arms == 2
+    assert (traces.reads.value, traces.answers.value) == (60 * 4 * 8, 0)
+    samples = Counts(plan.store).samples(stages["explore"].data).value
+    assert (hard.reads.value, hard.answers.value) == (samples, samples * 8)
+    text = as_text(found)
+    assert max(map(len, text.splitlines())) <= 100 and "5 choices of data (0 done)" in " ".join(text.split())
+    assert traces.id in text and hard.id in text and "1,920" in text
+    assert {one.id for one in forecast(plan, ["chain-one_stage"]).choices} == set()
+
+
+def test_a_done_choice_needs_nothing_before_it_and_tells_how_many_samples_there_are(chain):
+    plan, stages = chain("3b")
+    before = {one.id: one for one in forecast(plan, ["chain-main"]).trainings}[identify(stages["sft"])]
+    assert before.steps.value == 1551 and before.steps.most and before.estimate.low == 0 < before.estimate.high
+    choose(plan, stages["traces"], kept=6400, read=99264)
+    found = forecast(plan, ["chain-main"])
+    states = {one.id: one.state for one in (*found.trainings, *found.choices)}
+    assert states[identify(stages["explore"])] == "not needed" and states[identify(stages["traces"])] == "done"
+    after = {one.id: one for one in found.trainings}[identify(stages["sft"])]
+    assert after.steps.value == 100 and not after.steps.most and after.estimate.low > 0
+    assert "6,400 kept of 99,264" in as_text(found)
+
+
+def test_count_is_the_most_that_a_choice_keeps(chain):
+    plan, stages = chain("3b")
+    spec = stages["grpo"]
+    few = spec.data.model_copy(update={"made_by": spec.data.made_by.model_copy(update={"count": 80})})
+    counts = Counts(plan.store)
+    assert counts.samples(few).value == 80 and counts.samples(few).most
+    assert counts.samples(spec.data).value == 12408 and counts.steps(spec).most
+
+
+def test_a_choice_behind_finished_evaluations_is_not_needed(chain):
+    plan, _ = chain()
+    for run in plan.runs.values():
+        for spec in run.evaluations.values():
+            World(plan.store.root).score(spec)
+    assert {one.state for one in forecast(plan).choices} == {"not needed"}
+    assert totals(forecast(plan))["seconds_unknown"] == 0
+
+
+def test_a_killed_filter_goes_on_from_its_answers(chain):
+    plan, stages = chain("3b")
+    hard = stages["hard"]
+    whole = {one.id: one for one in forecast(plan).choices}[identify(hard)]
+    write_lines(plan.store.stage(hard) / "answers.jsonl", ["{}"] * 3102)
+    begun = {one.id: one for one in forecast(plan).choices}[identify(hard)]
+    assert (begun.state, begun.answered) == ("half done", 8 * 3102)
+    assert begun.estimate.high == pytest.approx(whole.estimate.high * 0.75)
+    assert "24,816 of ≤ 99,264" in as_text(forecast(plan))
+
+
+def test_what_a_choice_costs(chain):
+    plan, stages = chain("3b")
+    costs = Costs(plan.store, plan.scale.runtime, Counts(plan.store))
+    assert costs.choice(stages["traces"], 0).high == 0 and "seconds" in costs.choice(stages["traces"], 0).source
+    hard = stages["hard"].model_copy(update={"max_completion_tokens": 256})
+    answer = costs.choice(hard, Reference.rollouts)
+    assert answer.low == answer.high == pytest.approx(Reference.generation, rel=0.01)
+    evaluation = plan.runs["chain", "main", 0].evaluations["charades_test"]
+    settings = evaluation.settings.model_copy(update={"max_completion_tokens": 256})
+    asked = costs.evaluation(evaluation.model_copy(update={"settings": settings}), Reference.rollouts)
+    assert answer.high == pytest.approx(asked.high), "an answer costs what an evaluation's does"
+    mere = hard.model_copy(update={"above": None, "at_most": None, "count": 5})
+    assert costs.choice(mere, 0).source == NO_MODEL and Counts(plan.store).answers(mere).value == 0
+
+
+def test_a_filter_that_snakemake_timed_speaks_for_the_others(chain):
+    plan, stages = chain()
+    choose(plan, stages["hard"], kept=40, read=50, answers=50)
+    path = plan.store.root / "benchmarks" / "select" / f"{identify(stages['hard'])}.tsv"
+    path.parent.mkdir(parents=True)
+    path.write_text("s\th:m:s\tmax_rss\n80.0\t0:01:20\t500\n")
+    other = plan.runs["chain", "easier", 0].stages["hard"]
+    found = {one.id: one for one in forecast(plan).choices}[identify(other)]
+    assert found.estimate.high == pytest.approx(found.answers.value * 80 / (50 * 8))
+    assert "measured in this store" in found.estimate.source and "per answer" in found.estimate.source
+
+
+def test_cloning_has_no_measured_speed(make):
+    plan = make("3b")
+    spec = grpo(plan)
+    costs = Costs(plan.store, plan.scale.runtime, Counts(plan.store))
+    shared = {name: getattr(spec, name) for name in AwbcSpec.model_fields if name in type(spec).model_fields}
+    cloning = AwbcSpec(**shared | {"kind": "awbc"})
+    found, alike = costs.training(cloning, 10), costs.training(spec.model_copy(update={"beta": 0.0}), 10)
+    assert (found.low, found.high) == (alike.low, alike.high)
+    assert found.source.startswith("no stage of kind awbc was ever measured; as a grpo stage without a reference: ")
+    assert units(cloning) == units(spec) and Counts(plan.store).steps(cloning) == Counts(plan.store).steps(spec)
+
+
 # ---------------------------------------------------------------- on a terminal
 
 
@@ -264,6 +390,10 @@ def test_the_verb_plans_experiments_that_are_not_configured(make, capsys):
     assert cli.main(["plan", "time_r1-main", "--json"]) == 0
     kinds = [one["kind"] for one in json.loads(capsys.readouterr().out)["trainings"]]
     assert kinds == ["sft", "grpo"]
+    Path("config/config.yaml").write_text("experiments: [time_r1-main]\n")
+    assert cli.main(["plan", "--json"]) == cli.main(["plan", "time_r1-finetune", "--json"]) == 0
+    alone, named = map(json.loads, capsys.readouterr().out.splitlines())
+    assert len(alone["evaluations"]) == len(named["evaluations"]) == 1 and alone["evaluations"] != named["evaluations"]
     assert not Path("results").exists(), "asking writes nothing"
 
 

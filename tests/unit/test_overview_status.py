@@ -10,9 +10,11 @@ import time
 import pytest
 
 from tests.results_folder import World
-from tests.unit.test_overview_forecast import base, grpo, make  # noqa: F401 - a fixture
+from tests.unit.test_overview_forecast import base, chain, choose, grpo, make  # noqa: F401 - fixtures
 from tvg import cli
 from tvg.overview import states
+from tvg.overview.cost.counts import Counts
+from tvg.overview.forecast import forecast
 from tvg.overview.status import as_json, as_text, status
 from tvg.sample import Sample, write_lines, write_samples
 from tvg.segment import Segment
@@ -185,6 +187,49 @@ def test_a_failed_evaluation(plan):
     write_lines(log, ["12:00:01 charades_test-1: the model: cannot load", "  got:      x", "  hint:     y"])
     found = evaluation_of(plan, spec)
     assert found.state == "failed" and found.remark == f"the model: cannot load; see {log}"
+
+
+# ---------------------------------------------------------------- choices of data
+
+
+def choice_of(plan, spec):
+    return {one.id: one for one in status(plan).choices}[identify(spec)]
+
+
+def test_a_choice_waits_begins_and_is_done(chain):  # noqa: F811
+    plan, stages = chain()
+    traces, hard = stages["traces"], stages["hard"]
+    asked = 8 * Counts(plan.store).samples(hard.data).value
+    assert (choice_of(plan, hard).state, choice_of(plan, hard).answers, choice_of(plan, hard).asked) == (
+        "waiting", 0, asked)  # fmt: skip
+    assert choice_of(plan, hard).remark.startswith(f"waits for {identify(stages['sft'])}, the samples mini.train")
+    assert choice_of(plan, traces).remark == f"waits for {identify(stages['explore'])} and the samples mini.train"
+    assert (
+        f"waits for {identify(hard.model.stage.init.stage)}, {identify(traces)}" in stage_of(plan, stages["sft"]).remark
+    )
+    write_lines(plan.store.stage(hard) / "answers.jsonl", ["{}"] * 5)
+    found = choice_of(plan, hard)
+    assert (found.state, found.answers, found.remark) == ("begun", 40, "last sign 0 s ago")
+    choose(plan, hard, kept=30, read=400, answers=400)
+    choose(plan, traces, kept=12, read=1920)
+    found = choice_of(plan, hard)
+    assert (found.state, found.answers, found.asked, found.kept, found.read) == ("done", 3200, 3200, 30, 400)
+    text = " ".join(as_text(status(plan)).split())
+    assert f"{identify(traces)} done 12/1,920" in text and f"{identify(hard)} done 3,200/3,200 30/400" in text
+    assert "5 choices of data (2 done, 3 waiting)" in text
+    assert len(json.loads(json.dumps(as_json(status(plan))))["choices"]) == 5
+
+
+def test_a_choice_that_keeps_nothing_has_failed(chain):  # noqa: F811
+    plan, stages = chain()
+    log = plan.store.root / "logs" / "select" / f"{identify(stages['traces'])}.log"
+    error = (
+        "12:00:01 collect-1: stages/collect-1: the collect stage keeps nothing\n  got:      x\n  hint:     loosen it"
+    )
+    write_lines(log, ["12:00:00 collect-1: reading", error])
+    found = choice_of(plan, stages["traces"])
+    assert found.state == "failed" and found.remark == f"stages/collect-1: the collect stage keeps nothing; see {log}"
+    assert {one.id: one.state for one in forecast(plan).choices}[identify(stages["traces"])] == "failed"
 
 
 # ---------------------------------------------------------------- on a terminal

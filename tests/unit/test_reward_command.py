@@ -190,6 +190,43 @@ def test_the_stage_is_the_nearest_with_rewards(tmp_path):
     assert row["rewards"] == {"format": 1.0}  # the contract of the stage's own prompt, which asks for no reasoning
 
 
+COLLECTED = """
+paper: ours
+prompt: time_r1
+rewards: {format: {weight: 1.0}}
+stages:
+  explore: {kind: grpo, data: no_such_role, rewards: {tiou: {weight: 1.0}}}
+  traces: {kind: collect, model: explore, min_reward: 0.5}
+  easy: {kind: filter, model: base, data: traces, above: 0.1}
+  cold: {kind: sft, data: traces}
+  colder: {kind: sft, init: cold, data: no_such_role}
+  warm: {kind: awbc, data: no_such_role, rewards: {soft_iou: {weight: 1.0}}}
+  given: {kind: collect, data: no_such_role}
+evaluate: cold
+benchmarks: [no_such_benchmark]
+arms:
+  after: {evaluate: colder}
+  easy: {stages.cold.data: easy}
+  both: {stages.cold.init: warm}
+  warm: {evaluate: warm}
+  theirs: {stages.cold.data: other.traces}
+  brought: {stages.cold.data: given}
+"""
+
+
+def test_completions_lead_to_the_stage_that_rewarded_them(tmp_path, caplog):
+    folder = with_experiment(tmp_path, "own", COLLECTED)
+    other = COLLECTED.replace("{tiou: {weight: 1.0}}", "{soft_iou: {weight: 1.0}}")
+    (tmp_path / "config" / "experiments" / "other.yaml").write_text(other)
+    named = {"": "tiou", "-after": "tiou", "-easy": "tiou", "-both": "tiou", "-warm": "soft_iou", "-theirs": "soft_iou"}
+    for arm, name in named.items():
+        [row] = answers("reward", f"own{arm}", rows=[rollout()], config=folder)
+        assert list(row["rewards"]) == [name], arm
+    assert (
+        tvg("reward", "own-brought", rows=[rollout()], config=folder)[0] == 1 and "no stage with rewards" in caplog.text
+    )
+
+
 @pytest.mark.parametrize(("argv", "what", "hint"), [
     (["zero_shot"], "no stage with rewards", "trains with rewards"),
     (["own-base"], "no stage with rewards", "--stage first"),

@@ -45,12 +45,16 @@ def check(a: Arguments) -> int:
 
 
 def _plan(a: Arguments) -> Any:
-    """The configured plan, and the experiments that are named though config.yaml leaves them out."""
+    """The configured plan, and the experiments of which arms are named that config.yaml leaves out."""
     from tvg.plan import Plan
 
     plan = plan_of(a)
-    planned = dict.fromkeys(name for name, _, _ in plan.runs)
-    named = dict.fromkeys(plan.resolver.named(text)[0] for text in a.names)
-    if named.keys() <= planned.keys() | set(plan.left_out):
+    known = {run[:2] for run in plan.runs} | {(name, arm) for name, arms in plan.left_out.items() for arm in arms}
+    lacking: dict[str, None] = {}
+    for text in a.names:
+        name, arm = plan.resolver.named(text)
+        if not {(name, one) for one in ([arm] if "-" in text else plan.resolver.arms(name))} <= known:
+            lacking[name] = None
+    if not lacking:
         return plan
-    return Plan(plan.config.model_copy(update={"experiments": (*(planned | named),)}), plan.folder)
+    return Plan(plan.config.model_copy(update={"experiments": (*plan.config.experiments, *lacking)}), plan.folder)
