@@ -146,7 +146,8 @@ stages:
   explore: {kind: grpo, data: charades_train}
   traces: {kind: collect, model: explore, min_reward: -1.0}
   sft: {kind: sft, data: traces, steps: 2, batch: 2}
-  hard: {kind: filter, model: sft, data: charades_train, num_generations: 2, max_completion_tokens: 8, at_least: 0.0, count: 5}
+  hard: {kind: filter, model: sft, data: charades_train, num_generations: 2, max_completion_tokens: 8,
+         at_least: 0.0, count: 5}
   grpo: {kind: grpo, init: sft, data: hard}
 evaluate: grpo
 benchmarks: [charades_test]
