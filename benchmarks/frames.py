@@ -21,7 +21,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from tvg.spec import FramesSettings
+from tvg.settings import FramesSettings
 from tvg.video.budget import fit
 from tvg.video.decode import moments, sample
 

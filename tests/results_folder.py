@@ -7,16 +7,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tvg.sample import write_lines
+from tvg.settings import EvaluateSettings, FramesSettings, Prompt, RewardSettings
 from tvg.spec import (
     DatasetIdentity,
     DataSpec,
-    EvaluateSettings,
     EvaluationSpec,
-    FramesSettings,
     FramesSpec,
     GrpoSpec,
-    Prompt,
-    RewardSettings,
     SamplesSpec,
     ScratchModel,
     SftSpec,

@@ -14,15 +14,12 @@ from tvg.datasets import mini
 from tvg.model import load, scratch
 from tvg.sample import Sample, write_samples
 from tvg.segment import Segment
+from tvg.settings import FramesSettings, Prompt, RewardSettings, Runtime
 from tvg.spec import (
     DatasetIdentity,
     DataSpec,
-    FramesSettings,
     FramesSpec,
     GrpoSpec,
-    Prompt,
-    RewardSettings,
-    Runtime,
     SamplesSpec,
     ScratchModel,
     SftSpec,

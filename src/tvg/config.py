@@ -12,22 +12,20 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from tvg.errors import TvgError
 from tvg.parse import FORMATS, PARSERS
-from tvg.spec import (
+from tvg.settings import (
     AwbcSettings,
     Closed,
     CollectSettings,
-    DatasetIdentity,
     EvaluateSettings,
     FilterSettings,
     FramesSettings,
     GrpoSettings,
-    HubModel,
-    PathModel,
     Prompt,
     RewardSettings,
     Runtime,
     SftSettings,
 )
+from tvg.spec import DatasetIdentity, HubModel, PathModel
 from tvg.store import FOLDERS
 from tvg.validation import check, did_you_mean, parse_yaml, read_yaml
 

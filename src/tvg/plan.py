@@ -14,8 +14,8 @@ from tvg.errors import TvgError
 from tvg.report.layout import Table, load_all, of_arms
 from tvg.resolve import Resolver, Run
 from tvg.sample import write_lines
+from tvg.settings import Closed
 from tvg.spec import (
-    Closed,
     CollectSpec,
     DatasetIdentity,
     DataSpec,

@@ -2,7 +2,7 @@
 
 from tvg.errors import TvgError
 from tvg.sample import Sample
-from tvg.spec import AnswerContract, Prompt
+from tvg.settings import AnswerContract, Prompt
 
 # A form to imitate, nothing more: reinforcement learning is left to find what is worth thinking.
 REASONING = {

@@ -28,21 +28,18 @@ from tvg.config import (
 from tvg.errors import TvgError
 from tvg.inversion import verbs
 from tvg.sample import INVERSION_TASKS
+from tvg.settings import Closed, CollectSettings, FilterSettings, Prompt
 from tvg.spec import (
     AwbcSpec,
-    Closed,
-    CollectSettings,
     CollectSpec,
     DataSpec,
     DataStageSpec,
     EvaluationSpec,
-    FilterSettings,
     FilterSpec,
     Floor,
     FramesSpec,
     GrpoSpec,
     Model,
-    Prompt,
     SamplesSpec,
     ScratchModel,
     SftSpec,

@@ -19,7 +19,7 @@ from tvg.config import Config, Experiment, GrpoStage, Role, Scale, SftStage
 from tvg.datasets import KINDS
 from tvg.report.layout import Published, Row, Table
 from tvg.sample import write_lines
-from tvg.spec import AnswerContract, Closed, Lora, Prompt, RewardSettings
+from tvg.settings import AnswerContract, Closed, Lora, Prompt, RewardSettings
 
 FOLDER = Path("config")
 FILES: dict[str, type[Closed]] = {  # what a file of config/ is, by its key in schema.json's $defs

@@ -11,8 +11,8 @@ from pydantic import TypeAdapter
 
 from tvg.errors import TvgError
 from tvg.sample import write_lines
+from tvg.settings import Closed
 from tvg.spec import (
-    Closed,
     DatasetIdentity,
     DataSpec,
     DataStageSpec,

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tvg.errors import TvgError
-from tvg.spec import Closed
+from tvg.settings import Closed
 
 
 def parse_yaml(text: str, where: object) -> Any:

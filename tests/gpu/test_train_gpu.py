@@ -7,7 +7,7 @@ import torch
 
 from tests.training import frozen, graded, grpo_spec, make_store, sft_spec, untrained, weights_of
 from tvg.model.plain import PlainPolicy
-from tvg.spec import Lora, Runtime
+from tvg.settings import Lora, Runtime
 from tvg.train import grpo, sft
 from tvg.train.record import Metrics
 

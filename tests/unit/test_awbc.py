@@ -16,7 +16,8 @@ from tests.training import COMMON, DATA, QUICK, frozen, graded, make_store, same
 from tvg.errors import TvgError
 from tvg.model.plain import PlainPolicy
 from tvg.sample import read_samples, write_samples
-from tvg.spec import AwbcSpec, RewardSettings, Runtime
+from tvg.settings import RewardSettings, Runtime
+from tvg.spec import AwbcSpec
 from tvg.train import awbc, construct, grpo
 from tvg.train.record import Metrics
 

@@ -16,7 +16,7 @@ from tvg.overview.explain.choices import STRICT, collect_rules, filter_rules
 from tvg.overview.explain.stages import TOLD_APART
 from tvg.overview.text import WIDTH, value
 from tvg.resolve import Resolver
-from tvg.spec import CollectSettings, FilterSettings
+from tvg.settings import CollectSettings, FilterSettings
 from tvg.store import Store, identify
 
 

@@ -17,7 +17,7 @@ import pytest
 from tests.unit.video_maker import Track, make_video, steady
 from tvg.errors import TvgError
 from tvg.segment import Segment
-from tvg.spec import FramesSettings
+from tvg.settings import FramesSettings
 from tvg.video.cache import FrameCache, shard_of, write_shard
 from tvg.video.decode import sample
 from tvg.video.workers import decode_all
@@ -29,7 +29,7 @@ WRITER = """
 import resource, sys
 from pathlib import Path
 from tvg.errors import TvgError
-from tvg.spec import FramesSettings
+from tvg.settings import FramesSettings
 from tvg.video.cache import write_shard
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from PIL.Image import Resampling
 from tests.unit.video_maker import H264, HEVC, Track, make_video, read_number, remux, steady, turn
 from tvg.errors import TvgError
 from tvg.segment import Segment
-from tvg.spec import FramesSettings
+from tvg.settings import FramesSettings
 from tvg.video import decode
 from tvg.video.budget import fit, pixel_cap
 from tvg.video.decode import Frames, describe, moments, sample

@@ -17,7 +17,7 @@ from tvg.errors import TvgError
 from tvg.model.plain import PlainPolicy
 from tvg.model.question import visible
 from tvg.sample import INVERSION_TASKS
-from tvg.spec import Lora, RewardSettings, Runtime
+from tvg.settings import Lora, RewardSettings, Runtime
 from tvg.train import grpo, inputs
 from tvg.train.record import Metrics
 from tvg.train.schedule import schedule

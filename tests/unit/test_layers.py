@@ -11,7 +11,8 @@ from tests.conftest import REPO
 LAYERS = [
     {"errors", "segment", "progress"},
     {"sample"},
-    {"parse", "spec", "seeds"},
+    {"parse", "settings"},
+    {"spec"},
     {"store", "prompts", "inversion", "validation"},
     {"rewards"},
     {"evaluate"},
@@ -25,7 +26,7 @@ LAYERS = [
     {"overview", "schema"},
     {"cli"},
 ]
-LIGHT = ["errors", "segment", "sample", "parse", "prompts", "spec", "store", "validation", "config", "resolve", "plan",
+LIGHT = ["errors", "segment", "sample", "parse", "prompts", "settings", "spec", "store", "validation", "config", "resolve", "plan",
          "inversion", "rewards", "evaluate.metrics", "datasets", "cli", "schema", "overview.forecast",
          "overview.status", "overview.explain", "overview.check"]  # fmt: skip
 

@@ -12,7 +12,8 @@ from tvg.model.adapt import apply, merge
 from tvg.model.load import dtype_for, load, named, read, save
 from tvg.model.plain import PlainPolicy, unwrap
 from tvg.model.policy import Sampling
-from tvg.spec import Floor, HubModel, Lora, Optimiser, PathModel, ScratchModel
+from tvg.settings import Lora, Optimiser
+from tvg.spec import Floor, HubModel, PathModel, ScratchModel
 from tvg.store import Store
 
 CPU = {"device": "cpu", "dtype": torch.float32}

@@ -15,15 +15,12 @@ from tvg.inversion.verbs import extractor
 from tvg.parse import PARSERS, fmt_ta, strict_answer
 from tvg.sample import Sample, write_samples
 from tvg.segment import Segment
+from tvg.settings import AnswerContract, EvaluateSettings, FramesSettings, Prompt
 from tvg.spec import (
-    AnswerContract,
     DatasetIdentity,
     DataSpec,
-    EvaluateSettings,
     EvaluationSpec,
-    FramesSettings,
     FramesSpec,
-    Prompt,
     SamplesSpec,
     ScratchModel,
 )

@@ -13,7 +13,7 @@ from tvg.overview import skeleton
 from tvg.overview.explain import explain
 from tvg.overview.sources import unsourced
 from tvg.plan import Plan
-from tvg.spec import CollectSettings, FilterSettings
+from tvg.settings import CollectSettings, FilterSettings
 
 
 @pytest.fixture

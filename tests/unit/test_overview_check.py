@@ -16,7 +16,8 @@ from tvg.overview import check
 from tvg.overview.check import installed, machine, outside
 from tvg.overview.cost import reach
 from tvg.overview.forecast import forecast
-from tvg.spec import DatasetIdentity, HubModel, Lora, PathModel
+from tvg.settings import Lora
+from tvg.spec import DatasetIdentity, HubModel, PathModel
 
 
 @pytest.fixture

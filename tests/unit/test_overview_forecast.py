@@ -18,7 +18,8 @@ from tvg.overview.forecast_text import as_json, as_text
 from tvg.overview.selection import Selection
 from tvg.plan import Plan
 from tvg.sample import write_lines
-from tvg.spec import AwbcSpec, GrpoSpec, Lora, TrainedModel, nested
+from tvg.settings import Lora
+from tvg.spec import AwbcSpec, GrpoSpec, TrainedModel, nested
 from tvg.store import identify
 
 EXPERIMENTS = ["zero_shot", "time_r1", "invert4tvg"]

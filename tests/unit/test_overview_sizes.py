@@ -16,7 +16,8 @@ from tvg.overview.cost.counts import Counts
 from tvg.overview.cost.figures import OWN_VOCABULARY, QWEN
 from tvg.overview.cost.sizes import parameters, trained
 from tvg.overview.layout import amount, between, duration, size, table
-from tvg.spec import FramesSettings, GrpoSettings, HubModel, Lora, PathModel, Runtime, ScratchModel, TrainedModel
+from tvg.settings import FramesSettings, GrpoSettings, Lora, Runtime
+from tvg.spec import HubModel, PathModel, ScratchModel, TrainedModel
 from tvg.train import checkpoints
 from tvg.video.budget import fit
 

@@ -13,7 +13,8 @@ from tvg.model.load import load
 from tvg.model.question import context
 from tvg.parse import ans_last, strict_answer
 from tvg.sample import read_samples
-from tvg.spec import AnswerContract, EvaluateSettings, EvaluationSpec, Floor, FramesSettings, Prompt, Runtime
+from tvg.settings import AnswerContract, EvaluateSettings, FramesSettings, Prompt, Runtime
+from tvg.spec import EvaluationSpec, Floor
 
 RUNTIME = Runtime(evaluate_batch=4)
 TASKS = ("ground", "complete_verb", "recognise_action", "describe")

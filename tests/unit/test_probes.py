@@ -16,7 +16,7 @@ from tvg.model.question import context, visible
 from tvg.prompts import render
 from tvg.sample import Sample
 from tvg.segment import Segment
-from tvg.spec import RewardSettings
+from tvg.settings import RewardSettings
 from tvg.train import grpo, probes
 from tvg.train.record import Metrics
 from tvg.train.signals import Stop

@@ -18,7 +18,8 @@ from tvg.overview.cost.counts import Counts
 from tvg.prompts import render
 from tvg.sample import Sample, read_samples, write_samples
 from tvg.segment import Segment
-from tvg.spec import AnswerContract, DatasetIdentity, Prompt
+from tvg.settings import AnswerContract, Prompt
+from tvg.spec import DatasetIdentity
 from tvg.store import Store
 from tvg.video.lengths import measure
 

@@ -15,18 +15,15 @@ from tvg.errors import TvgError
 from tvg.evaluate import metrics
 from tvg.report import build, page, plots, runs, tables
 from tvg.report.layout import Table, load, load_all
+from tvg.settings import EvaluateSettings, FramesSettings, Prompt, RewardSettings
 from tvg.spec import (
     DatasetIdentity,
     DataSpec,
-    EvaluateSettings,
     EvaluationSpec,
     Floor,
-    FramesSettings,
     FramesSpec,
     GrpoSpec,
     HubModel,
-    Prompt,
-    RewardSettings,
     SamplesSpec,
     ScratchModel,
     TrainedModel,

@@ -17,7 +17,7 @@ from tvg.rewards import OPTIONS, REWARDS, VERSIONS, Rollout, check, score, simil
 from tvg.rewards.verbs import named, nearness
 from tvg.sample import INVERSION_TASKS, Sample
 from tvg.segment import Segment
-from tvg.spec import AnswerContract, RewardSettings
+from tvg.settings import AnswerContract, RewardSettings
 
 VECTORS = REPO / "tests" / "vectors"
 OVERLAPS = json.loads((VECTORS / "overlap.json").read_text())["cases"]

@@ -14,7 +14,7 @@ from tvg.rewards import VERSIONS, Rollout, score, weighted_sum
 from tvg.rewards.anchors import anchor_overlaps, refined
 from tvg.sample import Sample
 from tvg.segment import Segment
-from tvg.spec import AnswerContract, RewardSettings
+from tvg.settings import AnswerContract, RewardSettings
 
 VECTORS = vectors("tar")
 CONTRACT = AnswerContract(format="fmt_tar", reward="ans_last")

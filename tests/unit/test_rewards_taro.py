@@ -15,7 +15,7 @@ from tvg.rewards import VERSIONS, Rollout, score, weighted_sum
 from tvg.rewards.temporal import group_drops
 from tvg.sample import Sample
 from tvg.segment import Segment
-from tvg.spec import AnswerContract, RewardSettings
+from tvg.settings import AnswerContract, RewardSettings
 
 VECTORS = vectors("taro")
 GROUP = VECTORS["group_bonus"]

@@ -12,7 +12,7 @@ from tvg.prompts import render
 from tvg.rewards import Rollout, score, weighted_sum
 from tvg.sample import Sample
 from tvg.segment import Segment
-from tvg.spec import RewardSettings
+from tvg.settings import RewardSettings
 
 CASES = vectors("tvg_r1")["cases"]
 PROMPT = read_prompt(REPO / "config" / "prompts", "tvg_r1")

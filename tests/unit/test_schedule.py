@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from tvg.errors import TvgError
 from tvg.sample import Sample
 from tvg.segment import Segment
-from tvg.spec import DatasetIdentity, DataSpec, FramesSettings, FramesSpec, GrpoSpec, Prompt, SamplesSpec, ScratchModel
+from tvg.settings import FramesSettings, Prompt
+from tvg.spec import (
+    DatasetIdentity,
+    DataSpec,
+    FramesSpec,
+    GrpoSpec,
+    SamplesSpec,
+    ScratchModel,
+)
 from tvg.train.schedule import per_step, schedule, seed_of, steps
 
 MIXTURE = {"ground": 0.8, "complete_verb": 0.2 / 3, "recognise_action": 0.2 / 3, "describe": 0.2 / 3}

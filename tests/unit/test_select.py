@@ -15,7 +15,8 @@ from tvg.sample import Sample, read_samples
 from tvg.segment import Segment
 from tvg.select import collect, difficulty
 from tvg.select.collect import Candidate
-from tvg.spec import CollectSettings, CollectSpec, FilterSettings, FilterSpec, Gaussian, HubModel, Prompt
+from tvg.settings import CollectSettings, FilterSettings, Gaussian, Prompt
+from tvg.spec import CollectSpec, FilterSpec, HubModel
 from tvg.train import grpo, inputs, sft
 
 WEIGHTS = json.loads((REPO / "tests" / "vectors" / "difficulty_weights.json").read_text())

@@ -16,7 +16,7 @@ from tvg.parse import FORMATS, PARSERS, strict_answer
 from tvg.prompts import target
 from tvg.sample import Sample, read_samples
 from tvg.segment import Segment
-from tvg.spec import AnswerContract, Lora, Runtime
+from tvg.settings import AnswerContract, Lora, Runtime
 from tvg.train import inputs, sft
 from tvg.train.record import Metrics
 from tvg.video.cache import FrameCache

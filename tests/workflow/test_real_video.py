@@ -17,7 +17,8 @@ from tvg.inversion import annotate
 from tvg.inversion.verbs import VERSIONS, extractor
 from tvg.resolve import Resolver
 from tvg.sample import write_samples
-from tvg.spec import FramesSettings, Runtime, ScratchModel
+from tvg.settings import FramesSettings, Runtime
+from tvg.spec import ScratchModel
 from tvg.store import Store
 from tvg.video.cache import write_shard
 from tvg.video.decode import sample as sample_frames

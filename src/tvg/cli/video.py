@@ -37,7 +37,7 @@ def ground(a: Arguments) -> None:
     from tvg.config import read
     from tvg.evaluate.predict import ground
     from tvg.model.load import dtype_for, load, named
-    from tvg.spec import Prompt
+    from tvg.settings import Prompt
 
     plan = plan_of(a)
     prompt = read(Prompt, plan.folder / "prompts", a.prompt)

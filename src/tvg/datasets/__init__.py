@@ -11,7 +11,8 @@ from tvg.config import check, did_you_mean
 from tvg.datasets.adopt import Fetched, Measure, take_stock
 from tvg.datasets.audit import Loaded
 from tvg.errors import TvgError
-from tvg.spec import Closed, DatasetIdentity
+from tvg.settings import Closed
+from tvg.spec import DatasetIdentity
 
 KINDS = ("captions_json", "charades_sta", "didemo", "jsonl", "mini", "qvhighlights", "timerft", "tvgbench")
 __all__ = ["KINDS", "Fetched", "Loaded", "Measure", "check_settings", "fetch", "load"]

@@ -21,7 +21,7 @@ from tvg.datasets.audit import Loaded, clean_all, problem_row, published_file
 from tvg.datasets.download import Source
 from tvg.errors import TvgError
 from tvg.sample import Sample
-from tvg.spec import Closed
+from tvg.settings import Closed
 
 log = logging.getLogger(__name__)
 MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError)  # what reading a broken row raises

@@ -22,7 +22,7 @@ from tvg.datasets.download import Source, download, unpack
 from tvg.errors import TvgError
 from tvg.sample import Sample
 from tvg.segment import Segment
-from tvg.spec import Closed
+from tvg.settings import Closed
 
 log = logging.getLogger(__name__)
 # The first `##` ends the numbers: seven queries hold a single `#`, and a query may hold another `##`.

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from tvg.errors import TvgError
 from tvg.progress import progress
-from tvg.spec import Closed
+from tvg.settings import Closed
 
 log = logging.getLogger(__name__)
 CHUNK = 1 << 20  # bytes

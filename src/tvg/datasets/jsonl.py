@@ -16,7 +16,7 @@ from tvg.datasets.adopt import Claim, Measure, Stock
 from tvg.datasets.audit import Loaded, problem_row
 from tvg.datasets.rows import SHAPE, Verdict, judge, not_read, read
 from tvg.errors import TvgError
-from tvg.spec import Closed
+from tvg.settings import Closed
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from tvg.errors import TvgError
 from tvg.progress import progress
 from tvg.sample import Sample, write_lines
 from tvg.segment import Segment
-from tvg.spec import Closed
+from tvg.settings import Closed
 
 log = logging.getLogger(__name__)
 KILOBYTES = 30  # of a drawn video, for the error message

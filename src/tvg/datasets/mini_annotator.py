@@ -13,7 +13,7 @@ from pydantic import Field, NonNegativeFloat, model_validator
 
 from tvg.config import Name
 from tvg.segment import Segment
-from tvg.spec import Closed
+from tvg.settings import Closed
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Event = tuple[Segment, str]

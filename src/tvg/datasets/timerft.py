@@ -20,7 +20,7 @@ from tvg.datasets.download import Source
 from tvg.errors import TvgError
 from tvg.sample import Sample
 from tvg.segment import Segment
-from tvg.spec import Closed
+from tvg.settings import Closed
 
 log = logging.getLogger(__name__)
 

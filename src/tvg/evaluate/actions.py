@@ -10,7 +10,7 @@ from tvg.evaluate.intervals import mean
 from tvg.rewards import Rollout
 from tvg.sample import INVERSION_TASKS, Sample
 from tvg.segment import Segment
-from tvg.spec import AnswerContract, RewardSettings
+from tvg.settings import AnswerContract, RewardSettings
 
 BINARY = {"verbs": RewardSettings(weight=1.0, match="binary")}
 

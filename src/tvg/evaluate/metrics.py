@@ -16,7 +16,8 @@ from tvg.evaluate.intervals import mean
 from tvg.evaluate.predictions import complete, read_predictions
 from tvg.sample import write_lines
 from tvg.segment import Segment, soft_iou, tiou
-from tvg.spec import AnswerContract, EvaluationSpec
+from tvg.settings import AnswerContract
+from tvg.spec import EvaluationSpec
 from tvg.store import Store
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from tvg.parse import FORMATS, PARSERS, strict_answer
 from tvg.progress import progress
 from tvg.sample import Sample, read_samples, write_lines
 from tvg.segment import Segment
-from tvg.spec import EvaluationSpec, Floor, FramesSettings, Prompt, Runtime
+from tvg.settings import FramesSettings, Prompt, Runtime
+from tvg.spec import EvaluationSpec, Floor
 from tvg.store import Store
 from tvg.video.cache import FrameCache
 from tvg.video.decode import sample as decode

@@ -3,7 +3,7 @@
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from tvg.spec import Optimiser
+from tvg.settings import Optimiser
 
 # The names alone (gate_proj, "all-linear") would hit the vision tower too: stack.md section 6.
 TARGETS = r".*language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"

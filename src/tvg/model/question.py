@@ -4,7 +4,7 @@ from tvg.errors import TvgError
 from tvg.model.policy import Context, Policy
 from tvg.prompts import render
 from tvg.sample import INVERSION_TASKS, Sample
-from tvg.spec import Prompt
+from tvg.settings import Prompt
 from tvg.video.decode import Frames
 
 LONGER = 1.0  # seconds by which a file must exceed its stated clip to be the uncut file (systems.md 8, row 6)

@@ -14,7 +14,15 @@ from tvg.overview.layout import several
 from tvg.overview.selection import CHOICES, STAGES, Job, Selection, loads
 from tvg.overview.text import listed
 from tvg.plan import Plan
-from tvg.spec import Closed, CollectSpec, DatasetIdentity, EvaluationSpec, FramesSpec, HubModel, nested
+from tvg.settings import Closed
+from tvg.spec import (
+    CollectSpec,
+    DatasetIdentity,
+    EvaluationSpec,
+    FramesSpec,
+    HubModel,
+    nested,
+)
 from tvg.store import identify
 
 TO_DO = ("to train", "half done", "running", "failed")

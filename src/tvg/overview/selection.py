@@ -10,7 +10,16 @@ from tvg.overview.layout import several
 from tvg.overview.text import listed
 from tvg.plan import Plan
 from tvg.select import asks
-from tvg.spec import Closed, CollectSpec, DataStageSpec, EvaluationSpec, FilterSpec, Model, StageSpec, nested
+from tvg.settings import Closed
+from tvg.spec import (
+    CollectSpec,
+    DataStageSpec,
+    EvaluationSpec,
+    FilterSpec,
+    Model,
+    StageSpec,
+    nested,
+)
 from tvg.store import identify
 
 STAGES = get_args(get_args(StageSpec)[0])  # that make a model

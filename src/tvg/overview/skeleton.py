@@ -16,7 +16,7 @@ from tvg.errors import TvgError
 from tvg.overview.text import first_paragraph, value
 from tvg.parse import FORMATS, PARSERS
 from tvg.sample import Task
-from tvg.spec import Closed, CollectSettings, FilterSettings, GrpoSettings, RewardSettings
+from tvg.settings import Closed, CollectSettings, FilterSettings, GrpoSettings, RewardSettings
 
 SETTINGS = (
     "epochs", "prompts_per_step", "num_generations", "temperature", "max_completion_tokens", "learning_rate", "beta",

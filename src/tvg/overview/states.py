@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tvg.spec import Closed, CollectSpec, FilterSpec
+from tvg.settings import Closed
+from tvg.spec import CollectSpec, FilterSpec
 from tvg.store import Store
 
 SIGNALS = (130, 143)  # exit codes of a training that was asked to stop, and saved

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterable, Sequence
 
-from tvg.spec import Closed
+from tvg.settings import Closed
 
 WIDTH = 100
 

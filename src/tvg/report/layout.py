@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import field_validator, model_validator
 
 from tvg.config import check, read_yaml
-from tvg.spec import Closed
+from tvg.settings import Closed
 
 Metric = Literal[
     "r1_at_0.3",

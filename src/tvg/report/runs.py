@@ -9,7 +9,15 @@ from pathlib import Path
 
 from tvg.errors import TvgError
 from tvg.evaluate.predictions import read_predictions
-from tvg.spec import Closed, EvaluationSpec, Floor, ScratchModel, StageSpec, TrainedModel, digest
+from tvg.settings import Closed
+from tvg.spec import (
+    EvaluationSpec,
+    Floor,
+    ScratchModel,
+    StageSpec,
+    TrainedModel,
+    digest,
+)
 from tvg.store import Store, identify, read_spec
 
 log = logging.getLogger(__name__)

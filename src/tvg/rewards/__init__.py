@@ -27,7 +27,7 @@ from tvg.rewards.rollout import Reward, Rollout
 from tvg.rewards.temporal import temporal_reward
 from tvg.rewards.verbs import verbs_reward
 from tvg.sample import INVERSION_TASKS
-from tvg.spec import AnswerContract, RewardSettings
+from tvg.settings import AnswerContract, RewardSettings
 
 __all__ = [
     "OPTIONS",

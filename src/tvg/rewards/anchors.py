@@ -14,7 +14,7 @@ from tvg.rewards.overlap import signed
 from tvg.rewards.rollout import Rollout
 from tvg.sample import Sample
 from tvg.segment import Segment, tiou
-from tvg.spec import AnswerContract, RewardSettings
+from tvg.settings import AnswerContract, RewardSettings
 
 TARGET, BETA, GAMMA = 2, 5.0, 1.0  # article, systems.md 2.6
 TIE = 1e-9  # what rounding may add to one of two equal overlaps

@@ -3,7 +3,7 @@
 from tvg.inversion.verbs import Extractor
 from tvg.parse import FORMATS
 from tvg.rewards.rollout import Rollout
-from tvg.spec import AnswerContract, RewardSettings
+from tvg.settings import AnswerContract, RewardSettings
 
 
 def format_reward(rollout: Rollout, _: RewardSettings, contract: AnswerContract, __: Extractor | None) -> float:

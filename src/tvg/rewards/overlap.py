@@ -11,7 +11,7 @@ from tvg.inversion.verbs import Extractor
 from tvg.parse import PARSERS
 from tvg.rewards.rollout import Rollout
 from tvg.segment import Segment, soft_iou, timed_iou, tiou
-from tvg.spec import AnswerContract, RewardSettings
+from tvg.settings import AnswerContract, RewardSettings
 
 
 def tiou_reward(rollout: Rollout, _: RewardSettings, contract: AnswerContract, __: Extractor | None) -> float | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tvg.inversion.verbs import Extractor
 from tvg.sample import Sample
-from tvg.spec import AnswerContract, RewardSettings
+from tvg.settings import AnswerContract, RewardSettings
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from tvg.inversion.verbs import Extractor
 from tvg.rewards.overlap import best
 from tvg.rewards.rollout import Rollout
 from tvg.segment import tiou
-from tvg.spec import AnswerContract, RewardSettings
+from tvg.settings import AnswerContract, RewardSettings
 
 GATE = 0.7  # released code
 TIE = 1e-9  # what rounding may add to one of two equal numbers

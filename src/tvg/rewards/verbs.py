@@ -10,7 +10,7 @@ from tvg.parse import last_answer
 from tvg.rewards.rollout import Rollout
 from tvg.rewards.similarity import similarity
 from tvg.sample import INVERSION_TASKS
-from tvg.spec import AnswerContract, RewardSettings
+from tvg.settings import AnswerContract, RewardSettings
 
 LIST = re.compile(r"\s*(?:[,;/&\n]|\band\b|\bthen\b)\s*", re.IGNORECASE)
 SINGLE = re.compile(r"\W*(\w+(?:['’-]\w+)*)\W*")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tvg.errors import TvgError
 from tvg.sample import Sample, write_lines, write_samples
-from tvg.spec import CollectSpec, FilterSettings, FilterSpec, canonical
+from tvg.settings import FilterSettings
+from tvg.spec import CollectSpec, FilterSpec, canonical
 from tvg.store import Store
 
 BINS = 10

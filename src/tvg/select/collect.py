@@ -10,7 +10,8 @@ from tvg.parse import PARSERS, anchors
 from tvg.sample import Sample, read_samples
 from tvg.segment import soft_iou, tiou
 from tvg.select import finish, histogram
-from tvg.spec import CollectSettings, CollectSpec
+from tvg.settings import CollectSettings
+from tvg.spec import CollectSpec
 from tvg.store import Store
 
 log = logging.getLogger(__name__)

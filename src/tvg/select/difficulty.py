@@ -19,7 +19,8 @@ from tvg.progress import progress
 from tvg.sample import Sample, write_lines
 from tvg.segment import tiou
 from tvg.select import asks, finish, histogram
-from tvg.spec import FilterSettings, FilterSpec, Gaussian, Runtime
+from tvg.settings import FilterSettings, Gaussian, Runtime
+from tvg.spec import FilterSpec
 from tvg.store import Store
 from tvg.train import inputs
 from tvg.train.schedule import SEED_BITS, seed_of

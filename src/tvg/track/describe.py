@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from tvg.segment import Segment, tiou
-from tvg.spec import Closed, EvaluationSpec, Floor, HubModel, ScratchModel, TrainedModel
+from tvg.settings import Closed
+from tvg.spec import EvaluationSpec, Floor, HubModel, ScratchModel, TrainedModel
 from tvg.store import identify
 
 SHOWN = 50  # predictions in the sample

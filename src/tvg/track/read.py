@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from tvg.errors import TvgError
 from tvg.evaluate.predictions import read_predictions
-from tvg.spec import Closed, EvaluationSpec
+from tvg.settings import Closed
+from tvg.spec import EvaluationSpec
 from tvg.store import FOLDERS, Store, read_spec, read_stage
 from tvg.track.describe import ancestors, flatten, is_number, sample, settings
 from tvg.track.runs import Run, State, arm

@@ -5,7 +5,8 @@ from pathlib import Path
 from transformers import TrainingArguments
 
 from tvg.model.load import dtype_for
-from tvg.spec import Runtime, StageSpec
+from tvg.settings import Runtime
+from tvg.spec import StageSpec
 
 
 def precision(runtime: Runtime, device: str) -> str:

@@ -12,7 +12,8 @@ from torch import Tensor
 from trl import GRPOConfig
 
 from tvg.rewards.advantage import TARO_EPSILON, advantages
-from tvg.spec import AwbcSpec, Runtime
+from tvg.settings import Runtime
+from tvg.spec import AwbcSpec
 from tvg.store import Store
 from tvg.train import stage
 from tvg.train.construct import Construction

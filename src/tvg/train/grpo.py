@@ -20,7 +20,8 @@ from tvg.model.policy import Context, Sampling
 from tvg.parse import PARSERS
 from tvg.rewards import Rollout, score, weighted_sum
 from tvg.rewards.temporal import group_drops
-from tvg.spec import GrpoSpec, Runtime
+from tvg.settings import Runtime
+from tvg.spec import GrpoSpec
 from tvg.store import Store
 from tvg.train import stage
 from tvg.train.arguments import on_one_device, rows_per_pass

@@ -8,7 +8,8 @@ from torch import Tensor
 from trl import SFTConfig, SFTTrainer
 
 from tvg.prompts import target
-from tvg.spec import Runtime, SftSpec
+from tvg.settings import Runtime
+from tvg.spec import SftSpec
 from tvg.store import Store
 from tvg.train import stage
 from tvg.train.arguments import on_one_device, rows_per_pass

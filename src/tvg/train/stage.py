@@ -21,7 +21,8 @@ from tvg.model.policy import Context, Policy
 from tvg.model.question import context
 from tvg.model.sight import sees_video
 from tvg.sample import Sample, write_lines
-from tvg.spec import Runtime, StageSpec, canonical
+from tvg.settings import Runtime
+from tvg.spec import StageSpec, canonical
 from tvg.store import Store
 from tvg.train import checkpoints, inputs, signals
 from tvg.train.arguments import precision, shared

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from tvg.spec import FramesSettings
+from tvg.settings import FramesSettings
 
 FACTOR = 28  # pixels per visual token and side: 14 to a patch, 2 x 2 patches merged
 SLACK = 1.05  # the cap stays this far above min_pixels (released code)

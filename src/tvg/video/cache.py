@@ -20,7 +20,7 @@ import numpy as np
 from tvg.errors import TvgError
 from tvg.progress import progress
 from tvg.sample import write_lines
-from tvg.spec import FramesSettings
+from tvg.settings import FramesSettings
 from tvg.video.decode import Frames
 from tvg.video.workers import decode_all
 

@@ -15,7 +15,7 @@ from av import VideoFrame
 from PIL import Image
 
 from tvg.segment import Segment
-from tvg.spec import FramesSettings
+from tvg.settings import FramesSettings
 from tvg.video.budget import fit
 from tvg.video.probe import DAMAGED, Probe, opened, probe, refused, walk
 

@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from tvg.errors import TvgError
-from tvg.spec import FramesSettings
+from tvg.settings import FramesSettings
 from tvg.video.decode import Frames, sample
 
 _SPAWN = multiprocessing.get_context("spawn")  # a fork would inherit the locks of whatever threads the caller has

@@ -11,7 +11,7 @@ from tvg.overview.layout import several, table
 from tvg.overview.sources import unsourced
 from tvg.overview.text import WIDTH, listed
 from tvg.plan import Plan
-from tvg.spec import Closed
+from tvg.settings import Closed
 
 SHOWN = 3  # numbers without a source that are named
 

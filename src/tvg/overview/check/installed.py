@@ -15,7 +15,8 @@ from tvg.inversion import lexicon
 from tvg.inversion.verbs import SPACY_MODEL, SPACY_MODEL_VERSION, WHEEL
 from tvg.overview.check.finding import Finding, not_needed, ok, warning, wrong
 from tvg.overview.text import listed
-from tvg.spec import Closed, SamplesSpec, nested
+from tvg.settings import Closed
+from tvg.spec import SamplesSpec, nested
 
 # Outside these something is known to break; inside, another version than the pinned one is a warning.
 KNOWN = {

@@ -15,7 +15,8 @@ from tvg.overview.layout import several, size
 from tvg.overview.selection import STAGES, loads
 from tvg.overview.text import listed
 from tvg.plan import Plan
-from tvg.spec import Closed, Floor, StageSpec
+from tvg.settings import Closed
+from tvg.spec import Floor, StageSpec
 
 NEEDS_GPU = 2e8  # parameters; a larger model takes minutes a step on a CPU
 SINFO_SECONDS = 15.0

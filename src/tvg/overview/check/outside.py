@@ -12,7 +12,8 @@ from tvg.overview.layout import amount, size
 from tvg.overview.selection import loads
 from tvg.overview.text import listed
 from tvg.plan import Plan
-from tvg.spec import Closed, DatasetIdentity, HubModel, PathModel, nested
+from tvg.settings import Closed
+from tvg.spec import DatasetIdentity, HubModel, PathModel, nested
 from tvg.store import Store, identify
 
 

@@ -11,8 +11,8 @@ from tvg.overview.cost.figures import VIDEOS
 from tvg.overview.states import lines, read_json
 from tvg.sample import INVERSION_TASKS, read_samples
 from tvg.select import asks
+from tvg.settings import Closed
 from tvg.spec import (
-    Closed,
     CollectSpec,
     DatasetIdentity,
     DataSpec,

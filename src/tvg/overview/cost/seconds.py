@@ -19,15 +19,14 @@ from tvg.overview.cost.sizes import origin, parameters
 from tvg.overview.layout import UNKNOWN
 from tvg.overview.text import listed
 from tvg.select import asks
+from tvg.settings import Closed, Runtime
 from tvg.spec import (
     AwbcSpec,
-    Closed,
     CollectSpec,
     DataStageSpec,
     EvaluationSpec,
     FilterSpec,
     Model,
-    Runtime,
     SftSpec,
     StageSpec,
 )

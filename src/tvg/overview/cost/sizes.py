@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tvg.overview.cost.figures import OWN_VOCABULARY, QWEN, Architecture
-from tvg.spec import Closed, HubModel, Model, Optimiser, PathModel, ScratchModel, TrainedModel
+from tvg.settings import Closed, Optimiser
+from tvg.spec import HubModel, Model, PathModel, ScratchModel, TrainedModel
 
 PATCH = 3 * 2 * 14 * 14  # values of a patch: RGB, two frames, 14 x 14 pixels
 MERGED = 4  # patches of a visual token

@@ -13,7 +13,8 @@ from tvg.overview.cost.figures import ARCHIVES, SECONDS
 from tvg.overview.cost.sizes import Parameters, parameters, trained
 from tvg.overview.layout import amount
 from tvg.sample import read_samples
-from tvg.spec import Closed, DatasetIdentity, FramesSettings, FramesSpec, HubModel, Runtime, StageSpec
+from tvg.settings import Closed, FramesSettings, Runtime
+from tvg.spec import DatasetIdentity, FramesSpec, HubModel, StageSpec
 from tvg.store import Store
 from tvg.video.budget import fit, pixel_cap
 

@@ -11,7 +11,8 @@ from tvg.overview.sources import header, sources
 from tvg.overview.text import bullets, columns, first_paragraph, heading, listed, paragraph, sentence, value
 from tvg.parse import FORMATS, PARSERS, strict_answer
 from tvg.resolve import MAIN, Resolver
-from tvg.spec import CollectSpec, EvaluationSpec, FilterSpec, Floor, FramesSettings
+from tvg.settings import FramesSettings
+from tvg.spec import CollectSpec, EvaluationSpec, FilterSpec, Floor
 
 PROTOCOLS = {
     "strict": "every annotated query counts, a missing video or an unreadable answer is a zero; R1@m counts IoU > m"

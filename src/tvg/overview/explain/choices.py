@@ -7,7 +7,8 @@ from tvg.overview.explain.subject import Subject, split
 from tvg.overview.text import bullets, heading, paragraph, sentence, value
 from tvg.parse import PARSERS
 from tvg.select import asks
-from tvg.spec import CollectSettings, CollectSpec, FilterSettings, FilterSpec
+from tvg.settings import CollectSettings, FilterSettings
+from tvg.spec import CollectSpec, FilterSpec
 
 STRICT = "equal is not enough"
 

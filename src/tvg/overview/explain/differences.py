@@ -8,7 +8,8 @@ from tvg.overview.explain.subject import Subject, split, weights
 from tvg.overview.sources import header, is_ours, paper_value
 from tvg.overview.text import bullets, columns, heading, paragraph, sentence, value
 from tvg.resolve import MAIN
-from tvg.spec import Closed, Floor, HubModel, PathModel
+from tvg.settings import Closed
+from tvg.spec import Floor, HubModel, PathModel
 
 NAMES = ("kind", "init", "model", "data", "prompt")
 NOTHING_SAID = "No comment in the file says so of any entry in use."

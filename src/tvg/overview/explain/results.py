@@ -6,7 +6,8 @@ from tvg.overview.explain.subject import Subject
 from tvg.overview.states import is_done
 from tvg.overview.text import columns, heading, listed, paragraph
 from tvg.resolve import MAIN, Run
-from tvg.spec import Closed, CollectSpec, FilterSpec, StageSpec, TrainedModel
+from tvg.settings import Closed
+from tvg.spec import CollectSpec, FilterSpec, StageSpec, TrainedModel
 from tvg.store import identify
 
 

@@ -15,7 +15,8 @@ from tvg.parse import FORMATS, PARSERS
 from tvg.prompts import target
 from tvg.sample import INVERSION_TASKS, Sample, Task
 from tvg.segment import Segment
-from tvg.spec import AwbcSettings, AwbcSpec, Closed, Prompt, RewardSettings, SftSpec, StageSpec
+from tvg.settings import AwbcSettings, Closed, Prompt, RewardSettings
+from tvg.spec import AwbcSpec, SftSpec, StageSpec
 
 KINDS = {
     "sft": "supervised fine-tuning (SFT)",
