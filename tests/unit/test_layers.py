@@ -26,9 +26,9 @@ LAYERS = [
     {"overview", "schema"},
     {"cli"},
 ]
-LIGHT = ["errors", "segment", "sample", "parse", "prompts", "settings", "spec", "store", "validation", "config", "resolve", "plan",
-         "inversion", "rewards", "evaluate.metrics", "datasets", "cli", "schema", "overview.forecast",
-         "overview.status", "overview.explain", "overview.check"]  # fmt: skip
+LIGHT = ["errors", "segment", "sample", "parse", "prompts", "settings", "spec", "store", "validation", "config",
+         "resolve", "plan", "inversion", "rewards", "evaluate.metrics", "datasets", "cli", "schema",
+         "overview.forecast", "overview.status", "overview.explain", "overview.check"]  # fmt: skip
 
 
 def level(module: str) -> int:
