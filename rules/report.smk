@@ -28,6 +28,30 @@ rule table:
         "tvg table {wildcards.table} --results {params.results:q} --log {log:q}"
 
 
+rule figure:
+    """The plot of one table or figure."""
+    input:
+        f"{ROOT}/tables/{{table}}.md",
+    output:
+        report(
+            f"{ROOT}/plots/{{table}}.png",
+            category="figures",
+            caption="captions/figure.rst",
+        ),
+    log:
+        f"{ROOT}/logs/figure/{{table}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/figure/{{table}}.tsv"
+    conda:
+        "../envs/tvg.yaml"
+    params:
+        results=ROOT,
+    message:
+        "draw {wildcards.table}"
+    shell:
+        "tvg figure {wildcards.table} --results {params.results:q} --log {log:q}"
+
+
 rule page:
     """The report page of one set of tables, with its plots: one HTML file that asks nothing of the network."""
     input:

@@ -23,3 +23,14 @@ rule report:
     """The report of all tables, as one HTML page."""
     input:
         f"{ROOT}/report/all.html",
+
+
+# One target a file of config/tables, whatever is configured: snakemake table_invert4tvg_2, figure_invert4tvg_5.
+for target, table in plan.targets.items():
+
+    rule:
+        name:
+            target
+        input:
+            f"{ROOT}/tables/{table}.md",
+            f"{ROOT}/plots/{table}.png",

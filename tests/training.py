@@ -50,7 +50,7 @@ PROMPT = Prompt(
     }
 )
 COMMON = {"version": 1, "init": ScratchModel(text=TEXT, vision=VISION), "data": DATA, "prompt": PROMPT, "seed": 0}
-QUICK = Runtime(gradient_checkpointing=False, save_every=2)
+QUICK = Runtime(gradient_checkpointing=False, save_every=2, fixed_set_every=0)
 
 
 def sft_spec(**settings) -> SftSpec:
@@ -120,8 +120,8 @@ def _draw(path: Path, number: int) -> None:
 
 def same_rows(rows: list[dict]) -> list[dict]:
     """Metrics without what depends on the clock."""
-    clocks = ("time", "train/step_seconds", "train/generate_seconds", "train/probe_seconds", "train/tokens_per_second")
-    return [{name: value for name, value in row.items() if name not in clocks} for row in rows]
+    rate = "train/tokens_per_second"
+    return [{k: v for k, v in row.items() if k not in ("time", rate) and not k.endswith("seconds")} for row in rows]
 
 
 def weights_of(folder: Path) -> dict:

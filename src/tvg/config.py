@@ -34,7 +34,8 @@ __all__ = ["check", "did_you_mean", "parse_yaml", "read_yaml"]
 NAME = r"^[a-z0-9][a-z0-9_.]*$"  # goes into paths and wildcards
 WORD = r"^[a-z0-9][a-z0-9_]*$"  # of what a dot may follow: `experiment.stage`, `dataset.split`
 RESERVED = frozenset({*FOLDERS, "fetched", "report", "track"})  # of a results store, where an experiment has a folder
-PLACEHOLDERS = {"ground": ("query",), "complete_verb": ("masked",)}  # what a question must hold; the others hold none
+# What a question must hold, one of these at least; the others hold none
+PLACEHOLDERS = {"ground": ("query",), "complete_verb": ("masked", "removed")}
 ABSENT = "absent"  # for the sha256 of a file of the user's that is not there
 Name = Annotated[str, Field(pattern=NAME)]
 Word = Annotated[str, Field(pattern=WORD)]
@@ -53,6 +54,8 @@ class Config(Closed):
     """every arm is trained once for each"""
     limit: PositiveInt | None = None
     """only the first so many samples of each data role and benchmark, and their videos"""
+    steps: PositiveInt | None = None
+    """every training takes so many steps at most, to try it out; a file that states its `scales:` keeps its own"""
     data_root: str = "data"
     """downloaded and drawn videos; it may be read-only where all is there"""
     results_root: str = "results"
@@ -78,12 +81,18 @@ class StageSource(Closed):
     """a data role of the scale, or `dataset.split`"""
     prompt: Name | None = None
     """a file of prompts/; without it, the experiment's"""
+    inversion_prompt: Name | None = None
+    """a file of prompts/: the inversion tasks' questions; without it, the experiment's"""
     rewards: Rewards | None = None
     """of this stage; without it, the experiment's"""
 
 
 class SftStage(SftSettings, StageSource):
     """`kind: sft`: supervised fine-tuning on the response tokens."""
+
+    more_prompts: tuple[Name, ...] = ()
+    """further files of prompts/: a sample is asked under one of those that have a question for its task, drawn anew
+    in every epoch"""
 
 
 class GrpoStage(GrpoSettings, StageSource):
@@ -138,7 +147,7 @@ class Experiment(Closed):
     prompt: Name
     """a file of prompts/: the question, and how answers are read"""
     inversion_prompt: Name = "inversion"
-    """a file of prompts/: the inversion tasks' questions"""
+    """a file of prompts/: the inversion tasks' questions, and their format check where it states one"""
     rewards: Rewards = {}
     """the weighted sum of every grpo stage below, by name in tvg.rewards"""
     stages: dict[Word, Stage] = {}
@@ -186,8 +195,7 @@ class Architecture(Closed):
 
 Size = Literal[
     "steps", "epochs", "prompts_per_step", "num_generations", "batch", "max_completion_tokens", "learning_rate",
-    "warmup_steps",
-    "count",
+    "warmup_steps", "count", "min_count",
 ]  # fmt: skip
 
 
@@ -210,7 +218,7 @@ class Scale(Closed):
     """what each benchmark is"""
     may_set: tuple[Size, ...] = ()
     """the sizes that this scale sets: never rewards, tasks or the order of stages"""
-    set: dict[Literal["sft", "grpo", "awbc", "filter", "evaluation"], dict[str, Any]] = {}
+    set: dict[Literal["sft", "grpo", "awbc", "filter", "collect", "evaluation"], dict[str, Any]] = {}
     """their values for each kind of stage, and for evaluations"""
     runtime: Runtime = Runtime()
     """how jobs run, which changes no result"""
@@ -234,10 +242,12 @@ def read(kind: type[Closed], folder: Path, name: str) -> Closed:
 def read_prompt(folder: Path, name: str) -> Prompt:
     """The prompt of that name: its contract names what tvg.parse has, its questions hold what there is to fill in."""
     prompt, path = read(Prompt, folder, name), folder / f"{name}.yaml"
-    for key, known in (("format", FORMATS), ("reward", PARSERS), ("legacy", PARSERS)):
-        given = getattr(prompt.answer, key)
+    said = prompt.answer
+    named = [("format", said.format, FORMATS), ("reward", said.reward, PARSERS), ("legacy", said.legacy, PARSERS)]
+    named += [(f"formats.{task}", given, FORMATS) for task, given in said.formats.items()]
+    for key, given, known in named:
         if given is not None and given not in known:
-            what = "no such format check" if key == "format" else "no such parser"
+            what = "no such format check" if known is FORMATS else "no such parser"
             hint = did_you_mean(given, list(known))
             raise TvgError(f"{path}: answer.{key}", what, got=given, expected=", ".join(known), hint=hint)
     for task, text in prompt.texts.items():
@@ -254,6 +264,16 @@ def read_prompt(folder: Path, name: str) -> Prompt:
                 expected=" or ".join(f"{{{one}}}" for one in allowed), hint="say in the question where it stands",
             )  # fmt: skip
     return prompt
+
+
+def read_prompts(folder: Path, name: str, inversion_name: str) -> Prompt:
+    """The prompt of that name; what it does not ask is the inversion prompt's, with the format that that one states."""
+    prompt, inversion = read_prompt(folder, name), read_prompt(folder, inversion_name)
+    added, own = inversion.texts.keys() - prompt.texts.keys(), inversion.answer
+    stated = added if "format" in own.model_fields_set else added & own.formats.keys()
+    formats = {task: own.format_of(task) for task in stated}
+    answer = prompt.answer.model_copy(update={"formats": formats | prompt.answer.formats})
+    return prompt.model_copy(update={"texts": inversion.texts | prompt.texts, "answer": answer})
 
 
 def check_experiment_name(name: str, where: object, hint: str) -> None:

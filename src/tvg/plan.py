@@ -11,7 +11,7 @@ from typing import Any
 from tvg import datasets
 from tvg.config import Config, check, did_you_mean
 from tvg.errors import TvgError
-from tvg.report.layout import Table, load_all, of_arms
+from tvg.report.layout import Line, Table, load_all, located, of_arms, target
 from tvg.resolve import Resolver, Run
 from tvg.sample import write_lines
 from tvg.settings import Closed
@@ -58,7 +58,9 @@ class Plan:
         for spec in self.specs.values():
             if isinstance(spec, DatasetIdentity):
                 datasets.check_settings(spec)
-        self.tables: dict[str, Table] = self._tables_of_arms() | load_all(folder / "tables")
+        written = {name: located(table, self._file_of) for name, table in load_all(folder / "tables").items()}
+        self.targets: dict[str, str] = {target(name, table): name for name, table in written.items()}
+        self.tables: dict[str, Table] = self._tables_of_arms() | written
         self._check_tables()
 
     @classmethod
@@ -78,6 +80,11 @@ class Plan:
             f"arms_{name}_{benchmark}".replace(".", "_"): of_arms(name, papers[name], benchmark, rows)
             for (name, benchmark), rows in arms.items()
         }
+
+    def _file_of(self, experiment: str) -> dict[str, Any]:
+        """The content of an experiment's file; {} where there is none."""
+        there = (self.folder / "experiments" / f"{experiment}.yaml").exists()
+        return self.resolver.read_raw(experiment) if there else {}
 
     def _check_tables(self) -> None:
         """A row of an arm that does not exist would stay empty for ever."""
@@ -171,8 +178,10 @@ class Plan:
 
     def metrics(self, names: Iterable[str] | None = None) -> list[str]:
         """The metrics files of the tables `names` (default: of every run)."""
-        wanted = self.runs.values() if names is None else [run for name in names for run in self._runs_of(name)]
-        specs = [spec for run in wanted for spec in run.evaluations.values()]
+        if names is None:
+            specs = [spec for run in self.runs.values() for spec in run.evaluations.values()]
+        else:
+            specs = [spec for name in names for spec in self._evaluations_of(name)]
         return list(dict.fromkeys(str(self.store.evaluation(spec) / "metrics.json") for spec in specs))
 
     def table_names(self, ablations: bool = False) -> list[str]:
@@ -197,11 +206,20 @@ class Plan:
 
     def _arms_of(self, table: str) -> set[tuple[str, str]]:
         """(experiment, arm) of every row with a run of ours at this scale."""
-        return {(row.experiment, row.arm) for row in self.tables[table].rows if row.ours_at(self.config.scale)}
+        return {(line.row.experiment, line.row.arm) for line in self._lines_of(table)}
 
-    def _runs_of(self, table: str) -> list[Run]:
-        wanted = self._arms_of(table)
-        return [run for (name, arm, _), run in self.runs.items() if (name, arm) in wanted]
+    def _lines_of(self, table: str) -> list[Line]:
+        """Its rows with a run of ours at this scale, each on one benchmark."""
+        return [line for line in self.tables[table].lines if line.row.ours_at(self.config.scale)]
+
+    def _evaluations_of(self, table: str) -> list[EvaluationSpec]:
+        wanted = {(line.row.experiment, line.row.arm, line.benchmark) for line in self._lines_of(table)}
+        return [
+            spec
+            for (name, arm, _), run in self.runs.items()
+            for benchmark, spec in run.evaluations.items()
+            if (name, arm, benchmark) in wanted
+        ]
 
     def freeze(self) -> None:
         """Write the specs for jobs to read and the pointers for reports, before the first job; nothing on a dry run."""
@@ -220,7 +238,7 @@ class Plan:
         """
         root = self.store.root
         pages = [page for page in PAGES if tables & set(self.pages(page))]
-        stale = [path for name in tables for path in root.glob(f"tables/{name}.*")]
+        stale = [path for name in tables for kind in ("tables", "plots") for path in root.glob(f"{kind}/{name}.*")]
         stale += [root / made for page in pages for made in (f"report/{page}.html", f"track/{page}.json")]
         stale += [path for page in pages for path in root.glob(f"plots/{page}/*")]
         for path in stale:

@@ -1,5 +1,8 @@
 """Questions as chat messages, and canonical answers for supervised targets."""
 
+import re
+from math import ceil, floor
+
 from tvg.errors import TvgError
 from tvg.sample import Sample
 from tvg.settings import AnswerContract, Prompt
@@ -15,7 +18,7 @@ REASONING = {
 
 
 def render(prompt: Prompt, sample: Sample) -> list[dict[str, str]]:
-    """Chat messages of the sample's task; {query} and {masked} are replaced literally, whatever the query holds."""
+    """Chat messages of the sample's task; {query} and its like are replaced literally, whatever the query holds."""
     if sample.task not in prompt.texts:
         raise TvgError(
             f"prompt for sample {sample.id}",
@@ -25,7 +28,8 @@ def render(prompt: Prompt, sample: Sample) -> list[dict[str, str]]:
             hint="add the task to the prompt file's texts",
         )
     text = prompt.texts[sample.task].strip()
-    text = text.replace("{masked}", sample.masked or "").replace("{query}", sample.query.strip())
+    said = {"query": sample.query.strip(), "masked": sample.masked or "", "removed": sample.removed or ""}
+    text = re.sub(r"\{(query|masked|removed)\}", lambda found: said[found[1]], text)
     system = [{"role": "system", "content": prompt.system}] if prompt.system else []
     return [*system, {"role": "user", "content": text}]
 
@@ -49,7 +53,7 @@ def target(sample: Sample, contract: AnswerContract | None = None) -> str:
     think, said, form = (
         f"<think>{REASONING[sample.task]}</think>",
         answer(sample),
-        (contract or AnswerContract()).format,
+        (contract or AnswerContract()).format_of(sample.task),
     )
     if form == "fmt_answer":
         return f"<answer>{said}</answer>"
@@ -62,7 +66,14 @@ def target(sample: Sample, contract: AnswerContract | None = None) -> str:
         case "fmt_taro":
             return f"{think} <answer>{start:.2f}s to {end:.2f}s</answer>"
         case "fmt_tar" | "fmt_tar_free":
-            anchor = f"<timestamp>{said}</timestamp>"
-            return f"<think>{REASONING['ground']} {anchor} {anchor}</think> <answer>{said}</answer>"
+            named = " ".join(f"<timestamp>{a:.2f} to {b:.2f}</timestamp>" for a, b in _narrowing(start, end, contract))
+            return f"<think>{REASONING['ground']} {named}</think> <answer>{said}</answer>"
         case _:
             return f"{think} <answer>{said}</answer>"
+
+
+def _narrowing(start: float, end: float, contract: AnswerContract) -> list[tuple[float, float]]:
+    """As many estimates as the contract wants: the first on whole seconds, the last the segment itself."""
+    steps = contract.anchors - 1
+    left = [1 - k / steps if steps else 0.0 for k in range(contract.anchors)]
+    return [(start - part * (start - floor(start)), end + part * (ceil(end) - end)) for part in left]

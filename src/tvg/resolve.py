@@ -7,23 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from tvg import parse, rewards
+from tvg.arms import MAIN, Arms
 from tvg.config import (
     CollectStage,
     Config,
     Experiment,
     FilterStage,
     Role,
-    Scale,
     Stage,
     StageOf,
     StageSource,
-    check,
     did_you_mean,
-    experiment_names,
-    read,
     read_dataset,
     read_prompt,
-    read_yaml,
+    read_prompts,
 )
 from tvg.errors import TvgError
 from tvg.inversion import verbs
@@ -59,7 +56,6 @@ VERSIONS = {  # bump one when the same settings give another result
     "frames": 1,
 }
 FLOORS = {"floor_whole_video": "whole_video", "floor_constant_window": "constant_window"}
-MAIN = "main"  # the arm without edits
 STAGES = (SftSpec, GrpoSpec, AwbcSpec, FilterSpec, CollectSpec)
 RunKey = tuple[str, str, int]  # experiment, arm, seed
 
@@ -75,90 +71,15 @@ class Run:
     evaluations: dict[str, EvaluationSpec] = field(default_factory=dict)
 
 
-class Resolver:
-    """Reads `folder` (config/) once and resolves at the configured scale. `where` of every error is file and arm."""
+class Resolver(Arms):
+    """Resolves what the files under `folder` (config/) say, at the configured scale, each name once."""
 
     def __init__(self, config: Config, folder: Path):
-        self.config, self.folder = config, folder
-        self.scale: Scale = read(Scale, folder / "scales", config.scale)
-        self.read_raw = cache(self._read_raw)
+        super().__init__(config, folder)
         self.dataset = cache(partial(read_dataset, folder / "datasets"))
-        self.experiment = cache(self._experiment)
         self.stage = cache(self._stage)
         self.run = cache(self._run)
         self._open: list[tuple[str, str, str]] = []
-
-    def _read_raw(self, name: str) -> dict[str, Any]:
-        path = self.folder / "experiments" / f"{name}.yaml"
-        if not path.exists():
-            known = sorted(p.stem for p in path.parent.glob("*.yaml"))
-            raise TvgError(
-                path, "no such experiment", got=name, expected=", ".join(known), hint=did_you_mean(name, known)
-            )
-        return read_yaml(path)
-
-    def arms(self, name: str) -> list[str]:
-        """`main`, then the file's arms in their order."""
-        return [MAIN, *(self.read_raw(name).get("arms") or {})]
-
-    def selected(self) -> dict[str, list[str]]:
-        """Which arms of which experiments the configuration asks for."""
-        names = experiment_names(self.folder / "experiments")
-        found: dict[str, list[str]] = {}
-        for text in names if self.config.experiments == "all" else self.config.experiments:
-            name, arm = self.named(text)
-            wanted = [arm] if "-" in text else self.arms(name)
-            found[name] = [*found.get(name, []), *(one for one in wanted if one not in found.get(name, []))]
-        return found
-
-    def exists_here(self, name: str, arm: str = MAIN) -> bool:
-        """Does the configured scale run this arm at all?"""
-        scales = self.experiment(name, arm).scales
-        return scales is None or self.config.scale in scales
-
-    def named(self, text: str) -> tuple[str, str]:
-        """`EXPERIMENT` or `EXPERIMENT-ARM` as a person writes it -> (experiment, arm), both of which exist."""
-        name, _, arm = text.partition("-")
-        arms, arm = self.arms(name), arm or MAIN
-        if arm not in arms:
-            raise self._no_arm(name, arm, arms)
-        return name, arm
-
-    def _no_arm(self, name: str, arm: str, arms: list[str]) -> TvgError:
-        where = f"{self.folder}/experiments/{name}.yaml: arm '{arm}'"
-        return TvgError(where, "no such arm", got=arm, expected=", ".join(arms), hint=did_you_mean(arm, arms))
-
-    def _experiment(self, name: str, arm: str = MAIN) -> Experiment:
-        """The experiment after the arm's edits, then the scale's sizes: what is small enough for a scale stays so."""
-        raw = self.read_raw(name)
-        arms = raw.get("arms") or {}
-        where = f"{self.folder}/experiments/{name}.yaml" + ("" if arm == MAIN else f": arm '{arm}'")
-        if arm != MAIN and arm not in arms:
-            raise self._no_arm(name, arm, [MAIN, *arms])
-        content = _copy(raw)
-        for path, value in (arms[arm] or {}).items() if arm != MAIN else ():
-            _edit(content, path, value, where)
-        if "scales" not in content:
-            self._resize(content)
-        return check(Experiment, content, where)
-
-    def _resize(self, content: dict[str, Any]) -> None:
-        """Lay the scale's sizes over the file's, where the scale may."""
-        overlays = self.scale.set
-        for kind, overlay in overlays.items():
-            for key in overlay:
-                if key not in self.scale.may_set:
-                    raise TvgError(
-                        f"{self.folder}/scales/{self.config.scale}.yaml: set.{kind}.{key}",
-                        "a scale may not set this",
-                        got=key,
-                        expected=", ".join(self.scale.may_set),
-                        hint="list it under may_set if it is a size",
-                    )
-        for stage in content.get("stages", {}).values():
-            stage |= overlays.get(stage.get("kind"), {})
-        if "evaluation" in overlays:
-            content["evaluation"] = {**content.get("evaluation", {}), **overlays["evaluation"]}
 
     def _run(self, name: str, arm: str, seed: int) -> Run:
         experiment = self.experiment(name, arm)
@@ -224,7 +145,7 @@ class Resolver:
 
     def _training(self, written: Stage, experiment: Experiment, where: str, run: RunKey) -> StageSpec:
         name, arm, seed = run
-        tasks = set(written.tasks)
+        tasks = set(written.every_task)
         shared = {
             **_own(written, StageSource),
             "version": VERSIONS[written.kind],
@@ -232,14 +153,18 @@ class Resolver:
             "init": self.model(written.init, name, arm, seed),
             "data": self._data_of(written.data, run, tasks),
             "prompt": self._prompt(
-                written.prompt or experiment.prompt, experiment.inversion_prompt, tasks, prefix=written.kind == "awbc"
+                written.prompt or experiment.prompt,
+                written.inversion_prompt or experiment.inversion_prompt,
+                tasks,
+                prefix=written.kind == "awbc",
             ),
         }
         if written.kind == "sft":
-            return SftSpec(**shared)
+            more = [read_prompt(self.folder / "prompts", name) for name in written.more_prompts]
+            return SftSpec(**shared | {"more_prompts": tuple(_asking(prompt, tasks) for prompt in more)})
         wanted = written.rewards or experiment.rewards
         rewards.check(wanted, where)
-        used = rewards.applicable(wanted, written.tasks)
+        used = rewards.applicable(wanted, tasks)
         kind = AwbcSpec if written.kind == "awbc" else GrpoSpec
         return kind(**shared, rewards=used, versions=_versions(used))
 
@@ -350,40 +275,20 @@ class Resolver:
 
     def _prompt(self, name: str, inversion_name: str, tasks: set[str], prefix: bool = False) -> Prompt:
         """The texts of the tasks in use only: wording that is never asked changes no hash."""
-        prompt = read_prompt(self.folder / "prompts", name)
-        inversion = read_prompt(self.folder / "prompts", inversion_name)
-        texts = {**inversion.texts, **prompt.texts}
-        used = {task: texts[task] for task in sorted(tasks) if task in texts}
-        return prompt.model_copy(update={"texts": used, **({} if prefix else {"prefix": None})})
+        return _asking(read_prompts(self.folder / "prompts", name, inversion_name), tasks, prefix)
 
 
 def _versions(used: Iterable[str]) -> dict[str, int]:
     return {"parse": parse.VERSION} | {f"reward.{name}": rewards.VERSIONS[name] for name in sorted(used)}
 
 
-def _copy(value: Any) -> Any:
-    return {k: _copy(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-
-def _edit(content: dict[str, Any], path: str, value: Any, where: str) -> None:
-    """Set exactly the dotted leaf; null deletes it."""
-    *parents, leaf = path.split(".")
-    node = content
-    for depth, part in enumerate(parents):
-        if not isinstance(node.get(part), dict):
-            here = ".".join(parents[: depth + 1])
-            raise TvgError(
-                where,
-                f"this arm edits a missing path: {path}",
-                got=here,
-                expected=", ".join(map(str, node)),
-                hint=did_you_mean(part, list(map(str, node))),
-            )
-        node = node[part]
-    if value is None:
-        node.pop(leaf, None)
-    else:
-        node[leaf] = _copy(value)
+def _asking(prompt: Prompt, tasks: set[str], prefix: bool = False) -> Prompt:
+    """The prompt as these tasks use it."""
+    used = {task: prompt.texts[task] for task in sorted(tasks) if task in prompt.texts}
+    formats = {task: check for task, check in sorted(prompt.answer.formats.items()) if task in used}
+    own = {task: check for task, check in formats.items() if check != prompt.answer.format}
+    answer = prompt.answer.model_copy(update={"formats": own})
+    return prompt.model_copy(update={"texts": used, "answer": answer, **({} if prefix else {"prefix": None})})
 
 
 def _own(written: Stage, source: type[Closed], but: type[Closed] = Closed) -> dict[str, Any]:

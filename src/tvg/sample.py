@@ -1,6 +1,7 @@
 """One question about one video, and its JSON lines."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from tvg.segment import Segment
 
 Task = Literal["ground", "complete_verb", "recognise_action", "describe", "caption"]
 INVERSION_TASKS: tuple[Task, ...] = ("complete_verb", "recognise_action", "describe")
+GAP = "[]"  # where a masked query has a verb
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,19 @@ class Sample:
 
     def with_task(self, task: Task) -> "Sample":
         return replace(self, task=task)
+
+    @property
+    def removed(self) -> str | None:
+        """The query without its first verb, and without a gap in its place; None where nothing is masked.
+
+        >>> Sample("", "", 9.0, "person opens it and sits", (), masked="person [] it and []").removed
+        'person it and sits'
+        """
+        if self.masked is None:
+            return None
+        around = "(.+?)".join(map(re.escape, self.masked.split(GAP)))
+        start, end = re.fullmatch(around, self.query, re.DOTALL).span(1)
+        return (self.query[:start].rstrip() + self.query[end:]).strip()
 
 
 def read_samples(path: Path) -> Iterator[Sample]:

@@ -17,7 +17,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from tvg import rewards
 from tvg.config import Config, Experiment, GrpoStage, Role, Scale, SftStage
 from tvg.datasets import KINDS
-from tvg.report.layout import Published, Row, Table
+from tvg.report.layout import Benchmark, Published, Row, Table
 from tvg.sample import write_lines
 from tvg.settings import AnswerContract, Closed, Lora, Prompt, RewardSettings
 
@@ -41,7 +41,7 @@ SECTIONS: tuple[tuple[str, str, tuple[type[Closed], ...]], ...] = (
     (
         "tables/",
         "Rows of ours beside a paper's. An experiment's arms have a table without any file.",
-        (Table, Row, Published),
+        (Table, Benchmark, Row, Published),
     ),
 )
 
@@ -119,6 +119,7 @@ def _rewards() -> Iterator[str]:
 def _title(kind: type[Closed]) -> str:
     return {SftStage: "a stage, kind: sft", GrpoStage: "a stage, kind: grpo", RewardSettings: "a reward",
             Lora: "lora", Role: "a data role or a benchmark", AnswerContract: "answer", Row: "a row",
+            Benchmark: "one of several benchmarks",
             Published: "a row's published number"}.get(kind, kind.__name__.lower())  # fmt: skip
 
 

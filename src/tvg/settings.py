@@ -5,7 +5,17 @@ A spec (tvg.spec) is one of these with what resolving fills in. Nothing here imp
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from tvg.sample import Task
 
@@ -49,10 +59,18 @@ class AnswerContract(Closed):
 
     format: str = "fmt_ta"
     """the format check: what the reward `format` and the format rate count"""
+    formats: dict[Task, str] = {}
+    """the format checks of the tasks that have one of their own"""
     reward: str = "ans_last"
     """the parser that the rewards read"""
     legacy: str | None = None
     """the authors' own evaluation parser, scored beside ours"""
+    anchors: PositiveInt = 2
+    """how many anchors a taught answer holds, where the format wants anchors"""
+
+    def format_of(self, task: Task) -> str:
+        """The format check of a task's answers."""
+        return self.formats.get(task, self.format)
 
 
 class Prompt(Closed):
@@ -61,7 +79,8 @@ class Prompt(Closed):
     system: str | None = None
     """the system message; without one, the chat template's own"""
     texts: dict[Task, str]
-    """the question of each task; {query} or, for complete_verb, {masked} is filled in"""
+    """the question of each task; {query} is filled in or, for complete_verb, {masked}, where every verb is a gap, or
+    {removed}, where the first verb is left out"""
     answer: AnswerContract = AnswerContract()
     """how answers are checked and read"""
     prefix: str | None = None
@@ -103,13 +122,32 @@ def _mixture(tasks: dict[str, float]) -> dict[str, float]:
 class _Mixture(Closed):
     tasks: dict[Task, float] = {"ground": 1.0}
     """the share of each task; they sum to 1, and a task at 0 is no task"""
-    draw: Literal["prompt", "step"] = "prompt"
-    """whether a task is drawn for each prompt, or once for all prompts of a step"""
+    tasks_end: dict[Task, float] | None = None
+    """the shares at the last step, moved to linearly from `tasks` at the first; without it, `tasks` throughout"""
+    draw: Literal["prompt", "step", "static"] = "prompt"
+    """whether a task is drawn for each prompt, or once for all prompts of a step; static: in every epoch each sample is
+    grounded, and those of the same few videos come once more under the other tasks, so that the shares hold"""
+    order: Literal["none", "easy_to_hard", "hard_to_easy"] = "none"
+    """whether each epoch is shuffled, or goes by the difficulty that a filter stage has measured"""
 
-    @field_validator("tasks")
+    @field_validator("tasks", "tasks_end")
     @classmethod
-    def drop_zero_tasks(cls, tasks: dict[str, float]) -> dict[str, float]:
-        return _mixture(tasks)
+    def drop_zero_tasks(cls, tasks: dict[str, float] | None) -> dict[str, float] | None:
+        return None if tasks is None else _mixture(tasks)
+
+    @model_validator(mode="after")
+    def static_shares(self) -> "_Mixture":
+        if self.draw == "static" and (self.tasks_end is not None or self.tasks.get("ground", 0.0) < 0.5):
+            raise ValueError(
+                "`draw: static` grounds every sample and repeats it at most once: at least half of `tasks` must be "
+                "`ground`, without `tasks_end`"
+            )
+        return self
+
+    @property
+    def every_task(self) -> list[Task]:
+        """The tasks that are asked at some step, in alphabetical order."""
+        return sorted({*self.tasks, *(self.tasks_end or {})})
 
 
 class SftSettings(Optimiser, _Mixture):
@@ -140,10 +178,18 @@ class GrpoSettings(Optimiser, _Mixture):
     """weight of the KL divergence from the reference"""
     epsilon: PositiveFloat = 0.2
     """clipping of the probability ratio"""
+    delta: float | None = None
+    """upper bound of the ratio where the advantage is negative (dual clip), above 1 + epsilon; without it, none"""
     loss_type: Literal["grpo", "bnpo", "dapo", "dr_grpo"] = "bnpo"
     """how token losses are averaged, in trl's names"""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """what an advantage is divided by: the standard deviation of its group, of the batch, or nothing"""
+
+    @model_validator(mode="after")
+    def delta_beyond_epsilon(self) -> "GrpoSettings":
+        if self.delta is not None and self.delta <= 1 + self.epsilon:
+            raise ValueError(f"`delta` must be above 1 + epsilon = {1 + self.epsilon:g}, it is {self.delta:g}")
+        return self
 
 
 class AwbcSettings(Optimiser, _Mixture):
@@ -167,6 +213,8 @@ class AwbcSettings(Optimiser, _Mixture):
     """a rollout is cut off there, its prefix included"""
     constructed: Annotated[float, Field(ge=0, le=1)] = 1.0
     """the share of prompts whose rollouts get a prefix; those without captions never do"""
+    constructed_end: Annotated[float, Field(ge=0, le=1)] | None = None
+    """that share at the last step, moved to linearly from `constructed` at the first; without it, `constructed`"""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """what an advantage is divided by: the standard deviation of its group, of the batch, or nothing"""
 
@@ -208,6 +256,8 @@ class FilterSettings(Closed):
     """how likely each sample is drawn where `count` leaves some out; without it, all alike"""
     count: PositiveInt | None = None
     """keep at most so many"""
+    min_count: PositiveInt | None = None
+    """where the thresholds keep fewer, draw others until there are so many: for a model too small to pass them"""
     pick: Literal["draw", "evenly"] = "draw"
     """which of too many: drawn, or evenly along the difficulty"""
     seed: int | None = None
@@ -229,6 +279,8 @@ class CollectSettings(Closed):
     """the answer's overlap must be at least this"""
     count: PositiveInt | None = None
     """keep at most so many, those of the highest reward"""
+    min_count: PositiveInt | None = None
+    """where the thresholds keep fewer, fill up to so many with the best others: for a model too small to pass them"""
 
 
 class RewardSettings(Closed):
@@ -240,8 +292,9 @@ class RewardSettings(Closed):
     """timed_iou: whether each factor stays in [0, 1] (default) or may fall below, as released"""
     clamp_truth: bool | None = None
     """timed_iou: whether the truth is cut at the clip's ends first, as TaRO does (default: false)"""
-    match: Literal["binary", "cosine"] | None = None
-    """verbs: equal lemmas (default), or the cosine of their vectors"""
+    match: Literal["binary", "cosine", "superset", "synonym"] | None = None
+    """verbs: equal lemmas (default); the cosine of their vectors; at least the query's lemmas, whatever the task, as
+    released; or equal lemmas and their synonyms"""
     describe: Literal["all", "any"] | None = None
     """verbs: whether a description must name all of the query's verbs (default) or any"""
     target: PositiveInt | None = None
@@ -286,6 +339,10 @@ class Runtime(Closed):
     """less memory, about a third more time"""
     save_every: PositiveInt = 50
     """optimiser steps between checkpoints: the most that a killed job loses"""
+    fixed_set_every: NonNegativeInt = 50
+    """optimiser steps between answers to the fixed set, a few samples of the training set; 0: never asked"""
+    fixed_set_count: PositiveInt = 32
+    """samples in the fixed set, each asked as every task of the stage"""
 
 
 class EvaluateSettings(Closed):

@@ -111,12 +111,13 @@ class Floor(Closed):
 
 
 class SftSpec(SftSettings):
-    """A supervised training, resolved."""
+    """A supervised training, resolved. more_prompts: each with the tasks that its own file asks."""
 
     version: int
     init: "Model"
     data: DataSpec
     prompt: Prompt
+    more_prompts: tuple[Prompt, ...] = ()
 
 
 class GrpoSpec(GrpoSettings):

@@ -221,6 +221,19 @@ def test_a_share_of_the_prompts_is_constructed_the_same_for_a_whole_group(tmp_pa
     assert set(shares) == {0.0, 1.0}
 
 
+def test_the_constructed_share_moves_from_the_first_step_to_the_last(tmp_path):
+    spec = spec_of(steps=4, prompts_per_step=6, constructed=1.0, constructed_end=0.0, max_completion_tokens=90)
+    folder = awbc.train(spec, store_of(tmp_path), QUICK, "cpu")
+    shares = [(completions(folder, step)["prefix"] > 0).mean() for step in (1, 2, 3, 4)]
+    assert shares[0] == 1 and shares[3] == 0 and 0 < sum(shares[1:3]) < 2, "1, 2/3, 1/3 and 0 in the mean"
+
+
+def test_a_share_that_rises_from_nothing_needs_what_it_will_construct_from(tmp_path, monkeypatch):
+    monkeypatch.setattr(PlainPolicy, "generate", lambda *_, **__: pytest.fail("too late"))
+    with pytest.raises(TvgError, match="samples without captions"):
+        awbc.train(spec_of(constructed=0.0, constructed_end=1.0), store_of(tmp_path, (None,)), QUICK, "cpu")
+
+
 def test_captions_without_room_are_left_out_and_counted(tmp_path):
     room = 45
     folder = awbc.train(spec_of(steps=1, max_completion_tokens=room), store_of(tmp_path), QUICK, "cpu")

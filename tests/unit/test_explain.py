@@ -292,6 +292,32 @@ def test_cloning_of_constructed_rollouts(folder):
     assert "prompts/time_r1.yaml has no `prefix`" in write(folder, warm.replace("prompt: taro", "prompt: time_r1"))()
 
 
+def test_a_mixture_that_moves_is_baked_or_is_ordered(folder):
+    def cold(settings, kind="sft"):
+        with_settings = OWN.replace("kind: sft\n    data", f"kind: {kind}\n    {settings}\n    data")
+        return section(write(folder, with_settings)(), "cold")
+
+    text = told("invert4tvg-p_schedule")
+    assert "drawn for each prompt: ground 0.6, complete_verb 0.133333," in text
+    assert "move linearly to those of the last: ground 1 (of this arm)." in text
+    assert "`stages.grpo.tasks_end`: added, ground 1" in text
+    rising = cold("tasks_end: {ground: 0.5, describe: 0.5}   # ours", "grpo")
+    assert (
+        "for each prompt: ground 1. These are" in rising and "of the last: ground 0.5, describe 0.5 (ours)." in rising
+    )
+    assert "`describe`, prompts/inversion.yaml" in rising and "drops out of its sum" in rising
+    baked = cold("draw: static\n    tasks: {ground: 0.8, describe: 0.2}   # ours")
+    assert "Every epoch grounds each sample, and repeats those of the same few videos under the other tasks" in baked
+    assert "as whole videos allow to: ground 0.8, describe 0.2 (ours)." in baked
+    ordered = cold("order: hard_to_easy")
+    assert "Every prompt asks `ground`. Each epoch goes from the hard samples to the easy ones, by the" in ordered
+
+
+def test_a_share_of_constructed_prompts_that_moves():
+    text = section(told("taro-falling_construction", "3b"), "warm")
+    assert "Every prompt at the first step, moving linearly to a share of 0 at the last, whose sample" in text
+
+
 def test_a_comment_on_a_whole_stage_is_not_about_the_names_in_it(folder):
     text = write(folder, CHAIN.replace("fallback: force2}   # code", "fallback: force2}   # ours"))()
     text = text.partition("## What differs from the paper")[2]

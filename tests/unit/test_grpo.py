@@ -1,6 +1,7 @@
 """GRPO on video, the real trainer at toy size: what it generates from and scores, what it learns, how it resumes."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from dataclasses import replace
 import pandas
 import pytest
 import torch
+from pydantic import ValidationError
 
 from tests.conftest import REPO
 from tests.training import QUICK, frozen, graded, grpo_spec, make_store, same_rows, untrained, weights_of
@@ -73,7 +75,7 @@ def test_metrics_of_each_step(trained):
     names = (
         "loss reward rewards/format reward_std length grad_norm learning_rate tokens_per_second kl entropy truncated"
     )
-    names += " zero_std_groups parse_failures generate_seconds step_seconds"
+    names += " zero_std_groups unparsed top_verb_share generate_seconds step_seconds"
     assert {"time", *(f"train/{name}" for name in names.split())} <= set(rows[0])
     assert rows[0]["train/kl"] == 0 and rows[-1]["train/kl"] > 0
     assert not (folder / "checkpoints").exists() and (folder / "model.done").exists()
@@ -98,7 +100,8 @@ def test_metrics_agree_with_the_completions(trained):
     assert row["train/reward"] == pytest.approx(table["reward"].mean())
     assert row["train/rewards/tiou"] == pytest.approx(table["rewards/tiou"].mean())
     assert row["train/reward_std"] == pytest.approx(table.groupby("id")["reward"].std().mean())
-    assert row["train/parse_failures"] == (table["task"] == "ground").sum(), "a random model answers nothing"
+    assert row["train/unparsed"] == 1, "a random model answers nothing"
+    assert row["train/top_verb_share"] == 0
     assert row["train/truncated"] <= 1 and row["train/length"] <= spec.max_completion_tokens
 
 
@@ -186,6 +189,38 @@ def test_a_group_without_variance_teaches_nothing(tmp_path, monkeypatch):
     spec = grpo_spec(steps=2, beta=0.0)
     after = weights_of(grpo.train(spec, make_store(tmp_path), QUICK, "cpu"))
     assert all(torch.equal(weight, after[name]) for name, weight in untrained(spec).items())
+
+
+@pytest.mark.parametrize("loss_type", ["bnpo", "grpo", "dr_grpo"])
+def test_delta_bounds_the_ratio_of_bad_rollouts_as_a_dual_clip_does(tmp_path, monkeypatch, loss_type):
+    calls, ratio = spied(monkeypatch), 10.0
+    spec = grpo_spec(steps=1, beta=0.0, rewards=ONE, loss_type=loss_type, delta=3.0)
+    grpo.train(spec, make_store(tmp_path), QUICK, "cpu")
+    trainer, inputs = calls[-1]
+    trainer._positions = inputs["position"].tolist()
+    ids, mask = inputs["completion_ids"], inputs["completion_mask"]
+    contexts = [trainer._contexts[position] for position in trainer._positions]
+    with torch.no_grad():
+        old = trainer.job.policy.score(contexts, ids, mask, 1.0, model=trainer.model).logps
+
+    def loss(advantage, times):
+        changed = {"advantages": torch.full((len(ids),), advantage), "old_per_token_logps": old - math.log(times)}
+        with torch.no_grad():
+            return trainer._loss(trainer.model, inputs | changed).item()
+
+    bad, one = loss(-1.0, ratio), loss(-1.0, 1.0)
+    assert bad == pytest.approx(3.0 * one, rel=1e-4), "verl: min(c, max(ratio, clipped ratio))"
+    assert loss(-1.0, 2.0) == pytest.approx(2.0 * one, rel=1e-4) and loss(1.0, ratio) == pytest.approx(
+        -1.2 * one, rel=1e-4
+    )
+    trainer.args.delta = None
+    assert loss(-1.0, ratio) == pytest.approx(ratio * one, rel=1e-4)
+
+
+def test_delta_lies_beyond_epsilon():
+    with pytest.raises(ValidationError, match="above 1 \\+ epsilon"):
+        grpo_spec(epsilon=0.2, delta=1.2)
+    assert grpo_spec().delta is None
 
 
 def test_a_reward_that_does_not_apply_drops_out_of_the_sum_and_the_logs(tmp_path, monkeypatch):

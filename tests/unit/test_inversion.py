@@ -1,12 +1,14 @@
 """From samples to inversion tasks: which verbs are masked, what is true, who is drawn."""
 
 import json
+from collections import Counter
 
 import pytest
 
 from tvg.inversion import action_recognition, annotate, eligible, verb_completion, video_description
+from tvg.inversion.standin import WORD
 from tvg.inversion.verbs import Verb, extractor, sampler_verbs
-from tvg.sample import INVERSION_TASKS, Sample
+from tvg.sample import GAP, INVERSION_TASKS, Sample
 from tvg.segment import Segment
 
 STANDIN = extractor("standin")
@@ -62,6 +64,33 @@ def test_mask_goes_by_place_not_by_word():
     assert verb_completion.mask(query, []) == query
 
 
+@pytest.mark.parametrize(
+    ("query", "removed"),
+    [
+        ("Person opens the door.", "Person the door."),
+        ("person turn on a light.", "person on a light."),
+        ("a person sits down and then laughs.", "a person down and then laughs."),  # the first alone
+        ("person begins to eat food.", "person begins to food."),  # the action, as everywhere (systems.md 8, row 12)
+        ("person opens the open door", "person the open door"),
+        ("sit down", "down"),
+        ("person sits.", "person."),
+        ("person eats (x+) at 5 [am]", "person (x+) at 5 [am]"),  # marks of a regular expression are letters
+        ("people in a body of water.", None),
+    ],
+)
+def test_the_released_task_leaves_out_the_first_verb(query, removed):
+    assert annotated(query).removed == removed
+
+
+def test_what_is_left_out_of_real_queries_is_the_first_verb(real_data):
+    for line in real_data("annotations/charades-sta/charades_sta_test.txt").read_text().splitlines()[::20]:
+        done = annotated(line.split("##")[1])
+        if done.verbs:
+            first = sampler_verbs(STANDIN(done.query))[0]
+            left = Counter(WORD.findall(done.query)) - Counter(WORD.findall(done.removed))
+            assert left == Counter([done.query[first.start : first.end]]), done
+
+
 def test_rules():
     assert verb_completion.right({"open"}, {"open"}) and not verb_completion.right({"open", "sit"}, {"open"})
     assert action_recognition.right({"open"}, {"open", "sit"}) and not action_recognition.right(
@@ -69,6 +98,10 @@ def test_rules():
     )
     assert video_description.right({"open", "sit"}, {"open"}) and not video_description.right({"open"}, {"open", "sit"})
     assert video_description.right({"open"}, {"open", "sit"}, any_of=True)
+    assert verb_completion.at_least({"open", "sit"}, {"open"}) and not verb_completion.at_least(
+        {"open"}, {"open", "sit"}
+    )
+    assert verb_completion.at_least(set(), set()) and not verb_completion.at_least({"open"}, set())
     rules = (verb_completion.right, action_recognition.right, video_description.right)
     assert not any(right(named, set()) for right in rules for named in (set(), {"open"}))
 
@@ -78,8 +111,8 @@ def test_the_mask_of_real_queries_hides_every_verb(real_data):
         query = line.split("##")[1]
         verbs, done = sampler_verbs(STANDIN(query)), annotated(query)
         if verbs:
-            assert done.masked.count(verb_completion.GAP) == len(verbs)
-            assert len(done.masked) == len(query) - sum(v.end - v.start - len(verb_completion.GAP) for v in verbs)
+            assert done.masked.count(GAP) == len(verbs)
+            assert len(done.masked) == len(query) - sum(v.end - v.start - len(GAP) for v in verbs)
 
 
 def test_every_query_of_the_mini_data_has_its_own_action(tmp_path):

@@ -9,14 +9,15 @@ import pytest
 from tests.conftest import REPO
 
 LAYERS = [
-    {"errors", "segment", "progress"},
+    {"errors", "segment", "progress", "facts"},
     {"sample"},
-    {"parse", "settings"},
+    {"parse", "settings", "rows"},
     {"spec"},
     {"store", "prompts", "inversion", "validation"},
     {"rewards"},
     {"evaluate"},
     {"config"},
+    {"arms"},
     {"resolve", "datasets", "report.layout"},
     {"plan", "video"},
     {"model"},
@@ -27,7 +28,7 @@ LAYERS = [
     {"cli"},
 ]
 LIGHT = ["errors", "segment", "sample", "parse", "prompts", "settings", "spec", "store", "validation", "config",
-         "resolve", "plan", "inversion", "rewards", "evaluate.metrics", "datasets", "cli", "schema",
+         "arms", "resolve", "plan", "inversion", "rewards", "evaluate.metrics", "datasets", "cli", "schema",
          "overview.forecast", "overview.status", "overview.explain", "overview.check"]  # fmt: skip
 
 

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import REPO
+from tvg.config import read_prompt
 from tvg.errors import TvgError
 from tvg.evaluate import metrics
 from tvg.evaluate.intervals import bootstrap
@@ -27,6 +29,9 @@ from tvg.spec import (
 from tvg.store import Store
 
 TIME_R1, WWW_YE, TARO = "time-r1 (evaluate.py+eval_all.py)", "www-ye (evaluate.py loop)", "taro (evaluate_vtg.py)"
+PROMPTS = REPO / "config" / "prompts"
+AUTHORS = {"timezero": "whole_last", "time_r1": "whole_last", "tvg_r1": "time_first2", "taro": "last2", "tar_tvg": None,
+           "ours": None}  # fmt: skip
 SCORES = [f"r1_{kind}_{m}" for kind in ("at", "ge") for m in (0.3, 0.5, 0.7)] + ["miou"]
 
 
@@ -103,6 +108,17 @@ def test_several_windows_and_swaps_score_as_in_taro(real_data, name):
         [want["Recall@0.3"], want["Recall@0.5"], want["Recall@0.7"]]
     )
     assert got["miou"] == pytest.approx(want["mIoU"])
+
+
+@pytest.mark.parametrize(
+    "prompt", [path.stem for path in sorted(PROMPTS.glob("*.yaml")) if "ground: |" in path.read_text()]
+)
+def test_every_system_is_read_by_its_authors_parser_too(prompt):
+    """TAR-TVG's is not public, and `ours` is no system's."""
+    expected = next(parser for system, parser in AUTHORS.items() if prompt.startswith(system))
+    got = metrics.score([row(legacy=(0.0, 10.0), predicted=(0.0, 5.0))], read_prompt(PROMPTS, prompt).answer)
+    assert got["miou"] == 0.5
+    assert expected is got["legacy"] is None or (got["legacy"]["parser"], got["legacy"]["miou"]) == (expected, 1.0)
 
 
 def test_invalid_answers_stay_in_the_denominator(real_data):

@@ -232,6 +232,27 @@ def test_steps_are_those_of_the_training_itself(make):
     assert counts.steps(epochs).value == schedule.steps(epochs, samples)
 
 
+def test_a_mixture_baked_into_the_epoch_takes_its_repeated_samples_along(make):
+    from tvg.train import schedule
+
+    plan = make("3b")
+    baked = {"draw": "static", "tasks": {"ground": 0.834, "complete_verb": 0.166}}
+    spec, steps = grpo(plan).model_copy(update=baked), Counts(plan.store).steps
+    assert steps(spec).value == schedule.steps(spec, round(12408 / 0.834)) > steps(grpo(plan)).value
+    assert "what each epoch repeats" in steps(spec).source and "repeats" not in steps(grpo(plan)).source
+    assert steps(spec.model_copy(update={"steps": 7})).value == 7
+
+
+def test_rollouts_of_a_training_that_leaves_grounding_are_an_upper_bound(make):
+    plan = make("3b")
+    only = grpo(plan, arm="tvg_only")
+    leaving = only.model_copy(update={"tasks_end": {"describe": 1.0}})
+    assert [Counts(plan.store)._rollouts(spec).most for spec in (only, leaving)] == [
+        Counts(plan.store).steps(only).most,
+        True,
+    ]
+
+
 def test_a_limit_caps_samples_and_videos(make):
     plan = make("3b", limit=64)
     spec = grpo(plan, "time_r1")

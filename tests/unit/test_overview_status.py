@@ -83,6 +83,16 @@ def test_a_pace_as_logged_wins_over_times_between_rows(plan):
     assert found.step_seconds == 1.5 and found.step == 5
 
 
+def test_what_a_training_is_warned_of_is_shown_beside_its_remark(plan):
+    folder = World(plan.store.root).train(grpo(plan, "time_r1"), steps=31, code=None)
+    rewrite(folder, host="node17", pid=1)
+    write_lines(folder / "warnings.jsonl", [json.dumps({"step": 12, "name": "format_collapse", "text": "it fell"})])
+    found = stage_of(plan, grpo(plan, "time_r1"))
+    assert found.warnings == ("format_collapse at step 12: it fell",) and found.remark == "on node17"
+    text = " ".join(as_text(status(plan)).split())
+    assert f"{found.id}: on node17" in text and f"{found.id}: format_collapse at step 12: it fell" in text
+
+
 def test_a_silent_training_is_remarked_on(plan):
     folder = World(plan.store.root).train(grpo(plan, "time_r1"), steps=5, code=None)
     past = time.time() - 14 * 60

@@ -60,13 +60,23 @@ def test_a_reward_that_no_task_reads_drops_out(folder, tmp_path):
     assert set(runs["invert4tvg", "ground_0.0", 0].stages["grpo"].rewards) == {"format", "verbs"}
 
 
+def test_a_task_that_only_the_last_step_asks_has_its_prompt_its_verbs_and_its_reward(folder, tmp_path):
+    edit(
+        folder / "experiments" / "invert4tvg.yaml",
+        arms__tvg_only={"stages.grpo.tasks": {"ground": 1.0}, "stages.grpo.tasks_end": {"describe": 1.0}},
+    )
+    spec = plan(folder, tmp_path).runs["invert4tvg", "tvg_only", 0].stages["grpo"]
+    assert spec.tasks == {"ground": 1.0} and set(spec.prompt.texts) == {"ground", "describe"}
+    assert "verbs" in spec.rewards and "reward.verbs" in spec.versions and spec.data.samples.verbs == "standin"
+
+
 def test_all_arms_share_one_base(folder, tmp_path):
     made = plan(folder, tmp_path, seeds=[0, 1])
     base = made.runs["zero_shot", "main", 0].evaluations["charades_test"].model.stage
     inits = [
         run.stages["grpo"].init.stage
         for run in made.runs.values()
-        if run.experiment == "invert4tvg" and run.arm != "from_invert_sft"
+        if run.experiment == "invert4tvg" and "invert_sft" not in run.stages
     ]
     assert (
         inits
@@ -153,6 +163,16 @@ def test_seeds_multiply_arms_and_limit_enters_the_spec(folder, tmp_path):
     assert stages(plan(folder, tmp_path, limit=8)) != stages(one)
 
 
+def test_steps_cut_every_training_but_those_that_state_their_scales(folder, tmp_path):
+    made = plan(folder, tmp_path, experiments=["taro"], steps=4)
+    trained = {ident: spec.steps for ident, spec in made.specs.items() if ident.split("-")[0] in ("sft", "grpo", "awbc")}
+    base = identify(made.runs["taro", "base", 0].evaluations["charades_test"].model.stage)
+    assert trained.pop(base) == 300 and set(trained.values()) == {4}
+    assert plan(folder, tmp_path, experiments=["taro"], steps=999, scale="mini").specs.keys() == (
+        plan(folder, tmp_path, experiments=["taro"]).specs.keys()
+    )
+
+
 def test_every_input_of_a_job_is_the_output_of_another(folder, tmp_path):
     made = plan(folder, tmp_path)
     outputs = set()
@@ -233,8 +253,9 @@ def test_experiments_that_start_from_each_other_are_refused(folder, tmp_path):
 
 def test_all_takes_every_file_and_says_what_a_scale_leaves_out(folder, tmp_path):
     made = plan(folder, tmp_path, experiments="all")
-    assert {name for name, _, _ in made.runs} == {"invert4tvg", "mini_base", "time_r1", "zero_shot"}
-    assert made.notice == "left out at scale mini: released, tar_tvg, taro, tvg_r1 (only at 3b, 7b)"
+    systems = {"invert4tvg", "time_r1", "tar_tvg", "tvg_r1", "taro"}
+    assert {name for name, _, _ in made.runs} == {*systems, "mini_base", "zero_shot"}
+    assert made.notice == "left out at scale mini: released (only at 3b, 7b)"
     large = plan(folder, tmp_path, experiments="all", scale="3b")
     assert ("released", "taro_3b", 0) in large.runs and ("released", "taro_7b", 0) not in large.runs
     assert large.notice == "left out at scale 3b: mini_base (only at mini); 6 arms of released (only at 7b)"

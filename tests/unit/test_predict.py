@@ -1,6 +1,7 @@
 """Prediction files: a row for every query whatever happens, the same rows after a kill, floors without a model."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -48,7 +49,7 @@ def test_every_query_and_task_gets_a_row(tmp_path):
         assert (row["completion"] is None) == (row["tokens"] == 0) == bool(row["missing"])
         assert row["predicted"] is None or row["task"] == "ground"
     assert rows[0]["verbs"] == [] and rows[-1]["verbs"] == ["run"]
-    assert [p.name for p in path.parent.iterdir()] == ["predictions.jsonl"]
+    assert {p.name for p in path.parent.iterdir()} == {"predictions.jsonl", "run.json"}
 
 
 def test_answers_are_the_greedy_ones_of_each_sample_alone(tmp_path):
@@ -79,13 +80,102 @@ def test_a_killed_run_answers_only_what_is_left(tmp_path, monkeypatch):
     path.with_name("predictions.partial.jsonl").write_text(json.dumps(first) + "\n" + lines[1] + lines[2][:40])
     asked = []
     answers = predicting._answers
-    monkeypatch.setattr(predicting, "_answers", lambda p, s, batch, c: asked.extend(batch) or answers(p, s, batch, c))
+    monkeypatch.setattr(
+        predicting, "_answers", lambda p, s, batch, *more: asked.extend(batch) or answers(p, s, batch, *more)
+    )
     resumed = read_predictions(predict(spec, store, RUNTIME, "cpu"))
     assert {sample.id for sample in asked} == {row["id"] for row in whole[2:]}
     assert resumed == [first, *whole[1:]]
     before = path.stat().st_mtime_ns
     predict(spec, store, RUNTIME, "cpu")
     assert path.stat().st_mtime_ns == before and len(asked) == len(whole) - 2, "what is there is not made again"
+
+
+# ---------------------------------------------------------------- run.json
+
+GROUND = EvaluateSettings(max_completion_tokens=6, tasks=("ground",))
+
+
+def facts_of(spec, store):
+    return json.loads((store.evaluation(spec) / "run.json").read_text())
+
+
+def clocked(monkeypatch, **seconds):
+    """A clock that only what is named here moves on."""
+    passed = []
+
+    def taking(name, call):
+        def run(*arguments, **options):
+            passed.append(seconds[name])
+            return call(*arguments, **options)
+
+        return run
+
+    monkeypatch.setattr(predicting, "time", SimpleNamespace(monotonic=lambda: sum(passed)))
+    monkeypatch.setattr(predicting, "load", taking("load", predicting.load))
+    monkeypatch.setattr(predicting, "context", taking("context", predicting.context))
+    monkeypatch.setattr(predicting.PlainPolicy, "generate", taking("generate", predicting.PlainPolicy.generate))
+
+
+def test_run_json_tells_the_cost_of_an_answer_and_where_it_was_made(tmp_path, monkeypatch):
+    clocked(monkeypatch, load=30, context=7, generate=0.5)
+    store, spec = make_store(tmp_path, without_frames=1), evaluation(settings=GROUND)
+    rows = read_predictions(predict(spec, store, RUNTIME, "cpu"))
+    run = facts_of(spec, store)
+    assert run["queries"] == VIDEOS - 1 and run["tokens"] == sum(row["tokens"] for row in rows) > 0
+    assert (run["seconds"], run["load_seconds"]) == (1.0, 30), "two batches, without their frames and prompts"
+    assert run["batch"] == 4
+    assert (run["exit"], run["precision"], run["policy"]) == (0, "float32", "plain")
+    assert run["device"].startswith("cpu") and run["started"] <= run["ended"] and "torch" in run["versions"]
+    assert {"host", "commit", "dirty"} <= run.keys()
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (OSError, 1)])
+def test_an_interrupted_evaluation_goes_on_counting(tmp_path, monkeypatch, error, code):
+    store, spec = make_store(tmp_path), evaluation(settings=GROUND)
+    generate, calls = predicting.PlainPolicy.generate, []
+
+    def interrupted(self, contexts, *arguments, **options):
+        calls.append(len(contexts))
+        if len(calls) == 2:
+            raise error
+        return generate(self, contexts, *arguments, **options)
+
+    monkeypatch.setattr(predicting.PlainPolicy, "generate", interrupted)
+    with pytest.raises(error):
+        predict(spec, store, RUNTIME, "cpu")
+    first = facts_of(spec, store)
+    partial = store.evaluation(spec) / "predictions.partial.jsonl"
+    on_disk = [json.loads(line)["tokens"] for line in partial.read_text().splitlines()]
+    assert (first["queries"], first["tokens"], first["exit"]) == (4, sum(on_disk), code) and len(on_disk) == 4
+    path = store.evaluation(spec) / "run.json"
+    path.write_text(json.dumps(first | {"seconds": 100.0, "load_seconds": 50.0}))
+    rows = read_predictions(predict(spec, store, RUNTIME, "cpu"))
+    run = facts_of(spec, store)
+    assert (run["queries"], run["tokens"], run["exit"]) == (VIDEOS, sum(row["tokens"] for row in rows), 0)
+    assert run["seconds"] > 100 and run["load_seconds"] > 50 and run["started"] == first["started"]
+
+
+def test_nothing_answered_leaves_no_run_json(tmp_path, monkeypatch):
+    store, spec = make_store(tmp_path), evaluation(settings=GROUND)
+    monkeypatch.setattr(predicting.PlainPolicy, "generate", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        predict(spec, store, RUNTIME, "cpu")
+    assert not (store.evaluation(spec) / "run.json").exists()
+
+
+def test_predictions_made_anew_are_counted_anew(tmp_path):
+    store, spec = make_store(tmp_path), evaluation(settings=GROUND)
+    path = predict(spec, store, RUNTIME, "cpu")
+    made = facts_of(spec, store)
+    predict(spec, store, RUNTIME, "cpu")
+    assert facts_of(spec, store) == made, "what is there costs nothing"
+    path.unlink()
+    predict(spec, store, RUNTIME, "cpu")
+    assert facts_of(spec, store)["queries"] == VIDEOS
+
+
+# ---------------------------------------------------------------- what a completion is read as
 
 
 def test_completions_are_read_by_the_prompt_contract(tmp_path, monkeypatch):
@@ -113,6 +203,7 @@ def test_floors_need_neither_model_nor_frames(tmp_path, floor, expected):
     assert [row["task"] for row in rows] == ["ground"] * VIDEOS
     assert all(row["predicted"] == pytest.approx(expected) for row in rows)
     assert all(row["completion"] is None and row["missing"] is None and row["tokens"] == 0 for row in rows)
+    assert not (store.evaluation(spec) / "run.json").exists()
 
 
 def test_limit_takes_the_first_samples(tmp_path):

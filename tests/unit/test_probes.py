@@ -81,7 +81,7 @@ def job(tmp_path_factory):
     frames = FrameCache(store.frames(DATA.frames))
     policy = load(spec.init, store, device="cpu", dtype=torch.float32)
     policy.model.eval()
-    return Job(spec, QUICK, store.root, "cpu", policy, samples * 2, None, frames, len(samples), None, Stop())
+    return Job(spec, QUICK, store.root, "cpu", policy, samples * 2, [], None, frames, len(samples), None, Stop())
 
 
 def of(job, **settings) -> probes.ShuffledFrames:

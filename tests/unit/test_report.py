@@ -1,188 +1,30 @@
-"""Tables, plots and the page, made from a results folder that the test fills itself."""
+"""Tables and their numbers, made from a results folder that the test fills itself."""
 
 import csv
 import json
-import random
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from markupsafe import escape
 
+from tests.unit.report_results import Results, filled, write_json
 from tvg.config import read_yaml
 from tvg.errors import TvgError
 from tvg.evaluate import metrics
-from tvg.report import build, page, plots, runs, tables
-from tvg.report.layout import Table, load, load_all
-from tvg.settings import EvaluateSettings, FramesSettings, Prompt, RewardSettings
-from tvg.spec import (
-    DatasetIdentity,
-    DataSpec,
-    EvaluationSpec,
-    Floor,
-    FramesSpec,
-    GrpoSpec,
-    HubModel,
-    SamplesSpec,
-    ScratchModel,
-    TrainedModel,
-)
-from tvg.store import Store, identify
+from tvg.report import build, runs, tables, values
+from tvg.report.layout import Table, load, load_all, located, target
+from tvg.rewards.similarity import similarity
+from tvg.settings import RewardSettings
+from tvg.spec import CollectSpec, SftSpec, TrainedModel
 
 REPO = Path(__file__).resolve().parents[2]
 CONFIG, PUBLISHED = REPO / "config" / "tables", REPO / "config" / "published"
-ANSWER = "<think>It starts at {0:.2f} and ends at {1:.2f}.</think> <answer>{0:.2f} to {1:.2f}</answer>"
-
-
-class Results:
-    """A results folder of one scale: add(experiment, arm, seed, noise) is one finished run."""
-
-    def __init__(self, root: Path, kind: str = "mini", videos: int = 30):
-        self.store, self.videos = Store(root), videos
-        dataset = DatasetIdentity(name="drawn" if kind == "mini" else "charades_sta", kind=kind, version=1)
-        frames = FramesSpec(dataset=dataset, frames=FramesSettings(), version=1)
-        self.data = DataSpec(samples=SamplesSpec(dataset=dataset, split="test"), frames=frames)
-        self.prompt = Prompt(texts={"ground": "When does {query} happen?"})
-        own = ScratchModel(text={"hidden_size": 64}, vision={})
-        self.base = own if kind == "mini" else HubModel(hub="Qwen/Qwen2.5-VL-3B-Instruct", revision="main")
-
-    def add(self, experiment, arm="main", seed=0, noise=1.0, missing=0, floor=False, steps=60):
-        stages, model = {}, Floor(floor="whole_video") if floor else self.base
-        if steps and not floor and experiment != "zero_shot":
-            rewards = {"tiou": RewardSettings(weight=1.0), "format": RewardSettings(weight=1.0)}
-            spec = GrpoSpec(
-                version=1,
-                init=self.base,
-                data=self.data,
-                prompt=self.prompt,
-                rewards=rewards,
-                versions={"arm": len(arm)},
-                seed=seed,
-                learning_rate=1e-6 * (1 + hash_of(experiment, arm)),
-            )
-            stages, model = {"grpo": identify(spec)}, TrainedModel(stage=spec)
-            self._train(spec, noise, steps)
-        versions = {"run": hash_of(experiment, arm, seed)}
-        spec = EvaluationSpec(
-            version=1,
-            benchmark="charades_test",
-            model=model,
-            data=self.data,
-            prompt=self.prompt,
-            versions=versions,
-            settings=EvaluateSettings(),
-        )
-        ident = self.store.freeze(spec)
-        self._predict(self.store.evaluation(ident), noise, missing, floor, random.Random(hash_of(arm, seed)))
-        write_json(
-            self.store.pointer(experiment, arm, seed),
-            {
-                "experiment": experiment,
-                "arm": arm,
-                "seed": seed,
-                "stages": stages,
-                "evaluations": {"charades_test": ident},
-            },
-        )
-        return self.store.evaluation(ident)
-
-    def _predict(self, folder, noise, missing, floor, rng):
-        truth, rows = random.Random(0), []
-        for k in range(self.videos * 3):
-            start, length = truth.uniform(0, 18), truth.uniform(3, 10)
-            guess = [max(0.0, start + rng.gauss(0, noise)), start + length + rng.gauss(0, noise)]
-            lost, said = k // 3 < missing, rng.random() > 0.03 * noise
-            rows.append(
-                {
-                    "id": f"q{k}",
-                    "video": f"clip{k // 3:03d}.mp4",
-                    "task": "ground",
-                    "query": f"the red square moves <{k}>",
-                    "segments": [[start, start + length]],
-                    "duration": 30.0,
-                    "verbs": None,
-                    "legacy": None,
-                    "tokens": 40,
-                    "completion": None if lost or floor else ANSWER.format(*guess) if said else "I cannot tell.",
-                    "predicted": None if lost or not said else guess,
-                    "format": said and not lost and not floor,
-                    "missing": "file not found" if lost else None,
-                }
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        scores = metrics.score(rows)
-        if not floor:
-            scores["actions"] = {
-                t: {"accuracy": 0.5, "n": 9} for t in ("complete_verb", "recognise_action", "describe")
-            }
-            scores["intervals"] |= {t: [0.4, 0.6] for t in scores["actions"]}
-        write_json(folder / "metrics.json", scores)
-        lost = [row for row in rows if row["missing"]]
-        (folder / "missing.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lost))
-
-    def _train(self, spec, noise, steps):
-        folder, rng = self.store.stage(spec), random.Random(7)
-        folder.mkdir(parents=True, exist_ok=True)
-        lines = [
-            {
-                "step": s,
-                "time": 1e9 + 4 * s,
-                "train/reward": 1.6 - 1.1 * 0.97**s - 0.1 * noise + rng.gauss(0, 0.08),
-                "train/rewards/tiou": 0.7 - 0.6 * 0.97**s + rng.gauss(0, 0.05),
-                "train/rewards/format": 1 - 0.7 * 0.9**s,
-                "train/reward_std": 0.3 * 0.99**s + rng.gauss(0, 0.02),
-                "train/length": 60 - 0.2 * s + rng.gauss(0, 3),
-                "train/loss": rng.gauss(0, 0.01),
-                "train/grad_norm": abs(rng.gauss(1, 0.3)),
-            }
-            for s in range(1, steps + 1)
-        ]
-        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 6')
-        write_json(
-            folder / "run.json",
-            {
-                "started": "2026-11-20T10:00:00",
-                "ended": "2026-11-20T10:04:00",
-                "exit": 0,
-                "host": "node1",
-                "device": "cpu",
-                "precision": "float32",
-                "policy": "plain",
-                "versions": {"torch": "2.13"},
-                "commit": "0123456789abcdef",
-                "dirty": True,
-                "seconds": 240.5,
-                "peak_memory_gb": 1.25,
-                "steps": steps,
-            },
-        )
-
-
-def hash_of(*parts) -> int:
-    """The same number on every run, unlike hash()."""
-    return sum(ord(c) * (i + 1) for i, c in enumerate("/".join(map(str, parts))))
-
-
-def write_json(path: Path, content: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
 
 
 @pytest.fixture
 def results(tmp_path):
-    """Base, floors and trained runs; two seeds of Invert4TVG; most arms not run."""
-    found = Results(tmp_path / "results" / "mini")
-    found.add("zero_shot", noise=6)
-    found.add("zero_shot", "whole_video", noise=9, floor=True)
-    found.add("time_r1", "finetune", noise=3)
-    for seed in (0, 1):
-        found.add("invert4tvg", seed=seed, noise=2)
-    found.add("invert4tvg", "tvg_only", noise=3, missing=2)
-    found.add("invert4tvg", "ground_0.8", noise=2)
-    found.add("invert4tvg", "ground_1.0", noise=3)
-    return found
+    return filled(tmp_path)
 
 
 def built(results, name, **more):
@@ -195,15 +37,27 @@ def built(results, name, **more):
 @pytest.mark.parametrize("path", sorted(CONFIG.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_table_reads_and_finds_its_published_rows(path, tmp_path):
     made = build.assemble(path.stem, load(path), tmp_path / "mini", PUBLISHED)
-    assert len(made.frame) == len(made.table.rows) > 0
+    assert len(made.frame) == len(made.rows) > 0 and all(line.row in made.table.rows for line in made.rows)
     assert not (made.frame["status"] == build.RUN).any()
 
 
 def test_all_published_rows_of_the_shipped_tables_are_unambiguous():
     for table in load_all(CONFIG).values():
-        for row in table.rows:
-            keys = [line["metric"] for ref in row.published for line in build._lookup(table, ref, PUBLISHED)]
-            assert len(keys) == len(set(keys)), row.label
+        for line in table.lines:
+            keys = [found["metric"] for found in build._lookup_all(table, line, PUBLISHED)]
+            assert len(keys) == len(set(keys)), line.name
+
+
+def test_every_run_in_the_tables_is_an_arm_that_is_evaluated_there():
+    for table in load_all(CONFIG).values():
+        for line in table.lines:
+            if line.row.experiment:
+                experiment = read_yaml(REPO / "config" / "experiments" / f"{line.row.experiment}.yaml")
+                arm = {"main": {}, **experiment["arms"]}[line.row.arm]
+                assert line.benchmark in (arm or {}).get("benchmarks", experiment["benchmarks"]), (
+                    table.title,
+                    line.name,
+                )
 
 
 def test_layout_mistakes_name_file_and_key(tmp_path):
@@ -217,8 +71,11 @@ def test_layout_mistakes_name_file_and_key(tmp_path):
         {"rows": [row, row]},
         {"rows": [{"label": "a"}]},
         {"against": "z"},
-        {"kind": "figure"},
+        {"rows": [row | {"x": 1}]},
         {"metrics": ["r1"]},
+        {"benchmark": None},
+        {"benchmarks": {"Charades": {"benchmark": "charades_test"}}},
+        {"rows": [row | {"on": ["Charades"]}]},
     ):
         with pytest.raises(ValueError):
             Table.model_validate(good | bad)
@@ -350,7 +207,7 @@ def test_damaged_and_partial_results_do_not_stop_a_report(results):
 def test_console_text_is_aligned_and_fits(results, name):
     text = tables.as_text(built(results, name))
     assert max(len(line) for line in text.splitlines() if "snakemake" not in line) <= 100
-    assert all(row.label in text for row in built(results, name).table.rows)
+    assert all(line.name in text for line in built(results, name).rows)
 
 
 def test_files_are_written_and_the_csv_reads_back(results):
@@ -360,63 +217,146 @@ def test_files_are_written_and_the_csv_reads_back(results):
     assert text.read_text().startswith("# ") and not list(table.parent.glob("*.partial"))
 
 
-# ---------------------------------------------------------------- plots and the page
+# ---------------------------------------------------------------- several benchmarks, scales, silence
 
 
-def test_trainings_are_listed_once_with_all_that_use_them(results):
-    (one,) = runs.trainings(results.store.root, {("time_r1", "finetune")})
-    assert one.used == [("time_r1", "finetune", 0, "grpo")]
-    assert len(one.history) == 60  # the last line was cut short
-    pointer = results.store.pointer("time_r1", "finetune", 0)
-    write_json(results.store.pointer("time_r1", "twin", 0), json.loads(pointer.read_text()) | {"arm": "twin"})
-    (one,) = runs.trainings(results.store.root, {("time_r1", "finetune"), ("time_r1", "twin")})
-    assert [use[1] for use in one.used] == ["finetune", "twin"]
-    assert list(plots.histories([one])) == ["time_r1"] and list(plots.histories([one])["time_r1"]) == ["finetune, twin"]
+SEVERAL = {
+    "title": "t",
+    "benchmarks": {"A": {"benchmark": "charades_test", "published": "charades_sta"}, "B": {"benchmark": "tacos_test"}},
+    "metrics": ["r1_at_0.5"],
+    "against": "base",
+    "published": "invert4tvg",
+    "rows": [
+        {"label": "base", "experiment": "zero_shot"},
+        {"label": "paper", "published": {"table": "text", "method": "Invert4TVG", "size": "3B", "finetuned": "yes"}},
+        {"label": "ours", "group": "trained", "experiment": "invert4tvg"},
+        {"label": "only there", "experiment": "time_r1", "on": ["B"]},
+    ],
+}
 
 
-def test_smoothing_keeps_a_straight_line_and_its_ends():
-    values = plots.smooth(np.full(100, 3.0))
-    assert values.shape == (100,) and np.allclose(values, 3.0)
-    assert plots.smooth(np.array([7.0])) == [7.0]
+def test_each_benchmark_has_the_rows_again_and_its_own_comparison(tmp_path):
+    found = Results(tmp_path / "mini")
+    found.add("zero_shot", noise=6, benchmarks=("charades_test", "tacos_test"))
+    found.add("invert4tvg", noise=2, benchmarks=("charades_test",))
+    found.add("time_r1", noise=1, benchmarks=("tacos_test",))
+    made = build.assemble("x", Table.model_validate(SEVERAL), found.store.root, PUBLISHED)
+    assert [line.name for line in made.rows] == [
+        "base, A",
+        "paper, A",
+        "ours, A",
+        "base, B",
+        "ours, B",
+        "only there, B",
+    ]
+    assert [line["group"] for line in made.lines] == ["A", "A", "A: trained", "B", "B: trained", "B"]
+    status = [line["status"].split(":")[0] for line in made.lines]
+    assert status == [build.RUN, build.PUBLISHED_ONLY, build.RUN, build.RUN, build.NOT_RUN, build.RUN]
+    assert [line["gain"] is not None for line in made.lines] == [False, False, True, False, False, True]
+    text = tables.as_markdown(made)
+    assert text.index("**A**") < text.index("**A: trained**") < text.index("**B**") < text.index("only there")
+    assert "charades_test, tacos_test" in text and "ours, B" in tables.as_text(made)
 
 
-def test_the_page_holds_everything_and_asks_for_nothing(results):
-    path = page.write(results.store.root, "all", list(load_all(CONFIG)), REPO / "config")
-    text = path.read_text()
-    assert path == results.store.root / "report" / "all.html"
-    for kind in ("src", "href"):
-        links = re.findall(rf'{kind}="([^"]*)"', text)
-        assert links and all(link.startswith(("data:", "#")) for link in links)
-    assert "@import" not in text and "url(" not in text
-    assert "the red square moves &lt;" in text and "the red square moves <" not in text
-    assert "&lt;think&gt;" in text and "clip000.mp4" in text and "file not found" in text
-    assert all(escape(table.title) in text for table in load_all(CONFIG).values())
-    assert "0123456789*" in text and "no readable answer" in text
-    drawn = list((results.store.root / "plots" / "all").iterdir())
-    assert {path.name for path in drawn} == {
-        f"{name}.png" for name in ("rewards", "curves", "offsets", *load_all(CONFIG))
+def test_a_published_row_must_be_found_on_one_of_the_benchmarks(tmp_path):
+    rows = [*SEVERAL["rows"][:1], SEVERAL["rows"][1] | {"on": ["B"]}]
+    with pytest.raises(TvgError, match="no such published row"):
+        build.assemble("x", Table.model_validate(SEVERAL | {"rows": rows}), tmp_path / "mini", PUBLISHED)
+
+
+def test_a_row_lives_where_its_arm_does():
+    files = {"a": {"arms": {"big": {"scales": ["3b", "7b"]}, "main_too": None}}, "b": {"scales": ["7b"]}}
+    rows = [
+        {"label": "0", "experiment": "a"},
+        {"label": "1", "experiment": "a", "arm": "big", "scales": ["mini", "3b"]},
+        {"label": "2", "experiment": "b"},
+        {"label": "3", "experiment": "of another folder"},
+    ]
+    table = Table.model_validate({"title": "t", "benchmark": "b", "metrics": ["miou"], "rows": rows})
+    placed = located(table, lambda name: files.get(name, {}))
+    assert [row.scales for row in placed.rows] == [None, ("3b",), ("7b",), None]
+
+
+def test_a_table_with_no_row_at_this_scale_says_so(tmp_path):
+    rows = [{"label": "0", "experiment": "a", "scales": ["3b"]}]
+    table = Table.model_validate({"title": "t", "benchmark": "b", "metrics": ["miou"], "rows": rows})
+    made = build.assemble("x", table, tmp_path / "mini", PUBLISHED)
+    assert "No row of this table runs at the scale mini" in tables.as_markdown(made)
+
+
+def test_numbers_that_no_public_source_gives_are_said_to_be_missing(results):
+    made = built(results, "invert4tvg_figure_1")
+    _, paper = tables.blocks(made, tables.full)
+    assert paper.cells == [["not published"]] * 3
+    assert "no public source gives the numbers of arXiv:2508.07388, Figure 1" in tables.as_markdown(made)
+
+
+def test_the_papers_tables_and_figures_have_targets():
+    found = {target(name, table) for name, table in load_all(CONFIG).items()}
+    wanted = {
+        **{f"table_invert4tvg_{n}": 1 for n in (1, 2, 3)},
+        **{f"figure_invert4tvg_{n}": 1 for n in (1, 4, 5, 6)},
+        **{f"table_tar_{name}": 1 for name in ("main", "anchors", "components", "stages")},
+        **{f"table_taro_{name}": 1 for name in ("main", "small", "ablation")},
     }
-    assert all(path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 2000 for path in drawn)
+    assert found > wanted.keys() | {"table_timezero_3", "table_timezero_4", "table_time_r1_main", "table_cost"}
+    assert found > {"table_time_r1_ablation", "table_tvg_r1_main", "table_cross_dataset"}
 
 
-def test_the_page_of_an_empty_folder_says_what_to_do(tmp_path):
-    path = page.write(tmp_path / "results" / "mini", "demo", ["demo"], REPO / "config")
-    text = path.read_text()
-    assert "not run ¹" in text and "snakemake --config scale=mini" in text and "No predictions yet" in text
+# ---------------------------------------------------------------- trainings and costs
 
 
-def test_examples_go_from_best_to_worst(results):
-    shown = build.leading([built(results, "demo")])
-    assert list(shown) == ["base, zero-shot", "Time-R1", "Invert4TVG"]
-    found = page.examples(shown)
-    overlaps = [float(bar["value"][5:]) for one in found for bar in one["bars"][-1:] if bar["value"].startswith("tIoU")]
-    assert len(found) == 7 and overlaps == sorted(overlaps, reverse=True)
-    assert all(0 <= left <= 100 and width > 0 for one in found for bar in one["bars"] for left, width in bar["spans"])
+def test_units_are_not_all_percents(results):
+    made = built(results, "cost").frame.set_index("label")
+    assert made.loc["Time-R1*", "gpu_hours"] == pytest.approx(240.5 / 3600)
+    assert made.loc["Time-R1*", "step_seconds"] == 4 and made.loc["Time-R1*", "query_seconds"] == 0.5
+    assert np.isnan(made.loc["base", "gpu_hours"]) and made.loc["base", "query_tokens"] == 40
+    text = tables.as_markdown(built(results, "cost"))
+    assert "| base | – | – | – | – | 0.50 | 40 |" in text and "percent of all" not in text
 
 
-def test_every_run_in_the_tables_is_an_arm_of_its_experiment():
-    for table in load_all(CONFIG).values():
-        for row in table.rows:
-            if row.experiment:
-                experiment = read_yaml(REPO / "config" / "experiments" / f"{row.experiment}.yaml")
-                assert row.arm == plots.MAIN or row.arm in experiment["arms"], (table.title, row.label)
+def test_the_second_forward_is_a_share_of_a_step(results):
+    one = runs.scored(results.store.root, "time_r1", "finetune", "charades_test")[0]
+    rows = [{"step": 1, "train/step_seconds": 4.0, "train/probe_seconds": 1.0}, {"step": 2, "train/step_seconds": 4.0}]
+    (one.trainings[0].folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert values.value(one, "probe_share") == 0.125
+
+
+def test_how_a_training_went(results):
+    one = runs.scored(results.store.root, "time_r1", "finetune", "charades_test")[0]
+    rows = [
+        {"step": s, "train/reward": s / 100, "train/reward_std": 0.1 * (s % 2), "train/grad_norm": 1 + s % 2}
+        for s in range(1, 101)
+    ]
+    path = one.trainings[0].folder / "metrics.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert values.value(one, "reward_variance") == pytest.approx(0.005)
+    assert values.value(one, "grad_norm_variance") == pytest.approx(0.25)
+    assert 86 <= values.value(one, "steps_to_90") <= 90
+    falling = [row | {"train/reward": -row["step"]} for row in rows]
+    path.write_text("\n".join(map(json.dumps, falling)))
+    again = runs.scored(results.store.root, "time_r1", "finetune", "charades_test")[0]
+    assert values.value(again, "steps_to_90") is None
+
+
+def test_a_cosine_says_what_its_vectors_are_worth(tmp_path):
+    found = Results(tmp_path / "results" / "mini")
+    found.add("invert4tvg", "cosine", rewards={"verbs": RewardSettings(weight=1.0, match="cosine")})
+    found.add("invert4tvg", rewards={"verbs": RewardSettings(weight=1.0)})
+    text = tables.as_markdown(built(found, "invert4tvg_3"))
+    assert f"Cosine of run and eat: {similarity('run', 'eat'):.2f}, where the paper quotes 0.2 (cosine)" in text
+
+
+def test_the_yield_of_data_stages_stands_in_the_protocol(results):
+    data = results.data
+    first = CollectSpec(version=1, data=data, prompt=results.prompt, versions={}, min_tiou=0.5)
+    second = first.model_copy(update={"data": data.model_copy(update={"made_by": first}), "min_tiou": 0.7})
+    stage = SftSpec(
+        version=1, init=results.base, data=data.model_copy(update={"made_by": second}), prompt=results.prompt, seed=0
+    )
+    for spec, kept, read in ((first, 30, 186), (second, 3, 30)):
+        write_json(results.store.stage(spec) / "report.json", {"kept": kept, "read": read})
+    ident = runs.scored(results.store.root, "zero_shot", "main", "charades_test")[0].ident
+    spec = runs.read_evaluation(results.store, ident).model_copy(update={"model": TrainedModel(stage=stage)})
+    one = runs.Scored(results.store, results.store.freeze(spec), 0, {"n": 5})
+    assert runs.protocol(one)["yield"] == "collect kept 30 of 186 (16.1 %), then collect kept 3 of 30 (10.0 %)"

@@ -40,7 +40,7 @@ def test_score_is_strict_by_default(score):
     assert got == {
         "protocol": "strict", "threshold": ">", "n": 5, "n_scored": 5, "missing": 1, "parse_failures": 1,
         "r1_at_0.3": 0.4, "r1_at_0.5": 0.2, "r1_at_0.7": 0.2, "r1_ge_0.3": 0.4, "r1_ge_0.5": 0.4, "r1_ge_0.7": 0.2,
-        "miou": 0.3, "broken_predictions": 0, "broken_truths": 0,
+        "miou": 0.3, "timestamp_rate": 0.2, "broken_predictions": 0, "broken_truths": 0,
     }  # fmt: skip
 
 

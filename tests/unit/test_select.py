@@ -70,6 +70,13 @@ def test_the_draw_prefers_what_the_gaussian_prefers():
     assert sum(sample.difficulty == 0.3 for sample in chosen) > 90
 
 
+def test_too_few_samples_are_filled_up_with_drawn_ones(caplog):
+    found = kept({"above": 0.7, "min_count": 4}, OVERLAPS)
+    assert len(found) == 4 and {"s4", "s5"} <= set(found) and "only 2 samples pass" in caplog.text
+    assert kept({"above": 0.7, "min_count": 2}, OVERLAPS) == ["s4", "s5"]
+    assert len(kept({"above": 0.7, "min_count": 40}, OVERLAPS)) == len(OVERLAPS)
+
+
 def test_evenly_takes_both_ends():
     overlaps = {f"s{k}": [k / 10] for k in range(11)}
     assert kept({"count": 3, "pick": "evenly"}, overlaps) == ["s0", "s5", "s10"]
@@ -116,6 +123,16 @@ def test_at_most_so_many_are_the_best():
     chosen, rejected = collect.choose(CollectSettings(count=2), "ans_last", rows)
     assert [sample.id for sample in chosen] == ["s1", "s3"] and len(rejected) == 2
     assert all(sample.completion == "x" for sample in chosen)
+
+
+def test_too_few_good_ones_are_filled_up_with_the_best_others(caplog):
+    rows = [Candidate(sample, "x", reward) for sample, reward in zip(samples(4), (1.0, 3.0, 2.0, 0.5), strict=True)]
+    settings = CollectSettings(min_reward=2.5, min_count=3)
+    chosen, rejected = collect.choose(settings, "ans_last", rows)
+    assert [sample.id for sample in chosen] == ["s0", "s1", "s2"] and [row["id"] for row in rejected] == ["s3"]
+    assert "only 1 of 4 pass" in caplog.text
+    assert len(collect.choose(settings, "ans_last", rows[:2])[0]) == 2, "never more than there are"
+    assert len(collect.choose(settings.model_copy(update={"count": 2}), "ans_last", rows)[0]) == 2
 
 
 # ---------------------------------------------------------------- the jobs, on a tiny model

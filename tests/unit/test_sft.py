@@ -3,6 +3,7 @@
 import json
 import signal
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,11 +13,11 @@ from tvg.errors import TvgError
 from tvg.model import question
 from tvg.model.plain import PlainPolicy
 from tvg.model.question import visible
-from tvg.parse import FORMATS, PARSERS, strict_answer
+from tvg.parse import FORMATS, PARSERS, anchors, strict_answer
 from tvg.prompts import target
 from tvg.sample import Sample, read_samples
-from tvg.segment import Segment
-from tvg.settings import AnswerContract, Lora, Runtime
+from tvg.segment import Segment, tiou
+from tvg.settings import AnswerContract, Lora, Prompt, Runtime
 from tvg.train import inputs, sft
 from tvg.train.record import Metrics
 from tvg.video.cache import FrameCache
@@ -155,6 +156,25 @@ def test_lora_trains_its_adapters_and_saves_them_merged(tmp_path):
     assert changed == {name for name in before if "language_model.layers" in name and name.endswith("_proj.weight")}
 
 
+def test_of_several_prompts_each_has_its_share_and_its_contract(tmp_path, monkeypatch):
+    """A sample is asked under one that has a question for its task, and learns the answer in that prompt's form."""
+    other = Prompt(texts={"ground": "When? {query}"}, answer=AnswerContract(format="fmt_tvg", reward="time_json"))
+    seen = []
+
+    class Seen(sft.Collator):
+        def response(self, position):
+            ids, job = super().response(position), self.job
+            seen.append((job.order[position].task, job.prompts[position] == other, job.policy.decode(ids)))
+            return ids
+
+    monkeypatch.setattr(sft, "Collator", Seen)
+    sft.train(sft_spec(steps=8, batch=6, tasks=MIXED, more_prompts=(other,)), make_store(tmp_path), QUICK, "cpu")
+    assert all(("<time>" in text) == under_other for _, under_other, text in seen)
+    assert {(task, under_other) for task, under_other, _ in seen} == {
+        ("ground", True), ("ground", False), ("describe", False),
+    }  # fmt: skip
+
+
 def test_several_processes_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(TvgError, match="one of several processes"):
@@ -216,3 +236,14 @@ def test_a_target_is_in_the_form_that_its_prompt_asks_for(name):
     text = target(sample, AnswerContract(format=name))
     assert FORMATS[name](text) and PARSERS[parser](text) == strict_answer(text) == Segment(2.0, 6.5)
     assert target(replace(sample, completion="mine"), AnswerContract(format=name)) == "mine"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_a_taught_answer_narrows_down_over_as_many_anchors_as_its_prompt_wants(count):
+    truth = Segment(2.3, 6.6)
+    text = target(
+        Sample("a", "a.mp4", 30.0, "she opens the door", (truth,)), AnswerContract(format="fmt_tar", anchors=count)
+    )
+    found = anchors(text)
+    assert len(found) == count and found[-1] == truth and FORMATS["fmt_tar"](text)
+    assert all(tiou(a, truth) < tiou(b, truth) for a, b in pairwise(found))

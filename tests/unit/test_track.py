@@ -366,6 +366,29 @@ def test_odd_metrics_are_kept_as_mlflow_can_and_broken_lines_are_named(ready):
     assert track.sweep(ready.root).written.total == 0
 
 
+def test_warnings_and_verbs_become_tags_of_the_stage_alone(ready):
+    grpo, folder = one_arm(ready, steps=6, code=None, score=False)
+    signs = {
+        "warnings.jsonl": {"step": 4, "name": "format_collapse", "text": "fell"},
+        "verbs.jsonl": {"step": 4, "rollouts": 8, "top": [["open", 0.75], ["sit", 0.125]]},
+    }
+    tracker = track.Tracker(ready.root)
+    tracker.sweep()
+    for name, row in signs.items():
+        (folder / name).write_text(json.dumps(row) + "\n")
+    tracker.sweep()
+    found = tags(ready, "grpo · time_r1")
+    assert found["warning.format_collapse"] == "step 4: fell" and found["verbs"] == "open 75 %, sit 12 %"
+    assert "warning.format_collapse" not in tags(ready, "time_r1")
+    assert tracker.sweep().written.total == 0 and track.sweep(ready.root).written.total == 0
+
+    (folder / "metrics.jsonl").write_text(ready.row(grpo, 1) + "\n")  # resumed from before it
+    for name in signs:
+        (folder / name).write_text("")
+    tracker.sweep()
+    assert not {"warning.format_collapse", "verbs"} & tags(ready, "grpo · time_r1").keys()
+
+
 def test_long_histories_go_in_batches(ready):
     _, folder = one_arm(ready, steps=700)
     track.sweep(ready.root)

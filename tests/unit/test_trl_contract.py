@@ -82,7 +82,7 @@ def test_sft_loss_hook_signature():
 def test_every_grpo_argument_that_we_pin_exists():
     pinned = {
         "steps_per_generation", "num_iterations", "num_generations", "max_completion_length", "temperature", "top_p",
-        "epsilon", "beta", "loss_type", "scale_rewards", "reward_weights", "multi_objective_aggregation",
+        "epsilon", "delta", "beta", "loss_type", "scale_rewards", "reward_weights", "multi_objective_aggregation",
         "importance_sampling_level", "mask_truncated_completions", "top_entropy_quantile", "disable_dropout",
         "shuffle_dataset", "use_vllm", "log_completions",
     }  # fmt: skip

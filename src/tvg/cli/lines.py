@@ -46,7 +46,8 @@ once.
 
 Out: one object. miou, r1_at_m (IoU > m), r1_ge_m (IoU >= m): fractions of n_scored. n: truth rows. n_scored: the
 denominator. missing: truth rows without a prediction. parse_failures: predictions without a readable segment.
-threshold: the protocol's own R1. note: what else to know; miou is null where the authors' own is NaN.
+threshold: the protocol's own R1. timestamp_rate: the share of n whose reasoning, inside <think>, names a time; absent
+where no prediction is a text. note: what else to know; miou is null where the authors' own is NaN.
 
 A broken line is named and left out (broken_predictions, broken_truths), the rest is scored, and the exit status is 1:
 a query whose prediction is broken counts as missing, a broken truth is no query.

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 def add(declare: Declare) -> None:
     for run, text, example in (
         (table, "write one table", "invert4tvg_2 --results results/mini"),
+        (figure, "draw one table or figure", "invert4tvg_figure_5 --results results/mini"),
         (report, "write the report page and its plots", "demo --results results/mini --tables demo"),
         (track, "write everything that has run into MLflow", "--results results/mini"),
         (show, "print tables, and where their files lie", "demo --results results/mini"),
@@ -23,7 +24,7 @@ def add(declare: Declare) -> None:
     ):
         parser = declare(run, text, example)
         parser.add_argument("--results", type=Path, required=True, help="the results of one scale")
-        if run is table:
+        if run in (table, figure):
             parser.add_argument("table", help="a file of config/tables")
         if run is report:
             parser.add_argument("name", help="of the page")
@@ -44,6 +45,12 @@ def table(a: Arguments) -> None:
 
     for path in tables.write(a.table, a.results):
         log.info("wrote %s", path)
+
+
+def figure(a: Arguments) -> None:
+    from tvg.report import plots
+
+    log.info("wrote %s", plots.write(a.table, a.results))
 
 
 def report(a: Arguments) -> None:

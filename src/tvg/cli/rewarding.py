@@ -20,7 +20,7 @@ class Rewarder:
     """
 
     def __init__(self, resolver: Any, text: str, stage: str | None = None):
-        from tvg.config import read_prompt
+        from tvg.config import read_prompts
         from tvg.rewards import check
 
         name, arm = resolver.named(text)
@@ -30,7 +30,8 @@ class Rewarder:
         self.rewards = written.rewards or experiment.rewards
         check(self.rewards, f"{resolver.folder}/experiments/{name}.yaml")
         self._row = ProbedRow if "temporal" in self.rewards else RewardRow
-        self.contract = read_prompt(resolver.folder / "prompts", written.prompt or experiment.prompt).answer
+        asked = written.prompt or experiment.prompt, written.inversion_prompt or experiment.inversion_prompt
+        self.contract = read_prompts(resolver.folder / "prompts", *asked).answer
         self.scale_rewards = written.scale_rewards
         log.info("rewards of %s.%s: %s", name, stage, ", ".join(self.rewards))
 

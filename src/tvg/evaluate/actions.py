@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tvg import rewards
 from tvg.evaluate.intervals import mean
+from tvg.evaluate.predictions import as_sample
 from tvg.rewards import Rollout
-from tvg.sample import INVERSION_TASKS, Sample
-from tvg.segment import Segment
+from tvg.sample import INVERSION_TASKS
 from tvg.settings import AnswerContract, RewardSettings
 
 BINARY = {"verbs": RewardSettings(weight=1.0, match="binary")}
@@ -39,14 +39,5 @@ def summary(rows: Sequence[Mapping], right: Sequence[float]) -> dict:
 def _mark(row: Mapping, contract: AnswerContract, extractor: Callable) -> float:
     if row["missing"] is not None or row["completion"] is None:
         return 0.0
-    sample = Sample(
-        id=row["id"],
-        video=row["video"],
-        duration=row["duration"],
-        query=row["query"],
-        task=row["task"],
-        segments=tuple(Segment(*segment) for segment in row["segments"]),
-        verbs=tuple(row["verbs"]),
-    )
-    rollout = Rollout(completion=row["completion"], sample=sample)
+    rollout = Rollout(completion=row["completion"], sample=as_sample(row))
     return float(rewards.score(BINARY, rollout, contract, extractor)["verbs"] == 1.0)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from tvg.errors import TvgError
-from tvg.evaluate import actions, intervals
+from tvg.evaluate import actions, intervals, reasoning
 from tvg.evaluate.intervals import mean
 from tvg.evaluate.predictions import complete, read_predictions
 from tvg.sample import write_lines
@@ -30,12 +30,14 @@ ABSURD = 1e100  # seconds
 def score(rows: Sequence[Mapping], contract: AnswerContract | None = None, extractor: Callable | None = None) -> dict:
     """All metrics of prediction rows, as metrics.json holds them.
 
-    contract: says whether a legacy parser read the answers too. extractor: finds verbs, for rows of inversion tasks.
+    contract: says whether a legacy parser read the answers too, and whether they hold anchors. extractor: finds verbs,
+    for rows of inversion tasks.
     """
     contract = contract or AnswerContract()
     ground = [row for row in rows if row["task"] == "ground"]
     available = [row for row in ground if row["missing"] is None]
-    overall, gaps = columns(ground), offsets(available)
+    overall, gaps = columns(ground, contract=contract), offsets(available)
+    anchored = reasoning.anchored(ground, contract)
     asked = actions.by_task(rows) if extractor else {}
     right = {task: actions.marks(found, contract, extractor) for task, found in asked.items()}
     return {
@@ -45,9 +47,11 @@ def score(rows: Sequence[Mapping], contract: AnswerContract | None = None, extra
         "missing": len(ground) - len(available),
         "parse_failures": sum(_read(row["predicted"]) is None for row in available),
         **_means(overall),
+        **{name: mean([value for _, value in found]) if found else None for name, found in anchored.items()},
         "intervals": intervals.bootstrap([row["video"] for row in ground], overall)
-        | {task: intervals.bootstrap([r["video"] for r in asked[task]], {task: right[task]})[task] for task in asked},
-        "available_only": {"n": len(available), **_means(columns(available))},
+        | {task: intervals.bootstrap([r["video"] for r in asked[task]], {task: right[task]})[task] for task in asked}
+        | {name: _interval(found) for name, found in anchored.items() if found},
+        "available_only": {"n": len(available), **_means(columns(available, contract=contract))},
         "clipped": _means(columns(ground, clip=True, formats=False)),
         "legacy": _legacy(ground, contract),
         "start_offset": _spread([start for start, _ in gaps]),
@@ -56,13 +60,27 @@ def score(rows: Sequence[Mapping], contract: AnswerContract | None = None, extra
     }
 
 
+def _interval(found: Sequence[tuple[str, float]]) -> list[float]:
+    """Of the mean of these (video, value)."""
+    videos, values = zip(*found, strict=True)
+    return intervals.bootstrap(videos, {"mean": values})["mean"]
+
+
 def columns(
-    rows: Sequence[Mapping], key: str = "predicted", clip: bool = False, formats: bool = True
+    rows: Sequence[Mapping],
+    key: str = "predicted",
+    clip: bool = False,
+    formats: bool = True,
+    contract: AnswerContract | None = None,
 ) -> dict[str, list[float]]:
-    """Metric name -> one value for each ground row; its mean is the metric. `clip`: truth cut at the clip's end."""
+    """Metric name -> one value for each ground row; its mean is the metric. `clip`: truth cut at the clip's end.
+
+    formats: what the texts are like too, of which `contract` says what was asked for.
+    """
     out = _at_thresholds([_overlap(row, key, clip) for row in rows])
     if formats and any(row["completion"] is not None for row in rows):  # floors write no text
         out["format_rate"] = [float(row["format"] and row["missing"] is None) for row in rows]
+        out |= reasoning.columns(rows, contract or AnswerContract())
     return out
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 
 from tvg.evaluate import floors
+from tvg.evaluate.record import Run
 from tvg.model.load import dtype_for, load
 from tvg.model.plain import PlainPolicy
 from tvg.model.policy import Sampling
@@ -32,7 +34,7 @@ def predict(spec: EvaluationSpec, store: Store, runtime: Runtime, device: str | 
     """Write predictions.jsonl, one row a query and task, in the order of the samples; returns its path.
 
     A killed run goes on where it stopped, from predictions.partial.jsonl. A video without frames gets a row too,
-    whose `missing` says why.
+    whose `missing` says why. Beside it, where a model was asked, run.json (tvg.evaluate.record).
     """
     final = store.evaluation(spec) / "predictions.jsonl"
     if final.exists():
@@ -44,6 +46,8 @@ def predict(spec: EvaluationSpec, store: Store, runtime: Runtime, device: str | 
         return final
     partial = final.with_name("predictions.partial.jsonl")
     rows = _resumed(partial)
+    if not rows:  # a run.json of answers that somebody has deleted
+        final.with_name("run.json").unlink(missing_ok=True)
     todo = [sample for sample in asked if _key(sample) not in rows]
     log.info("%d queries to answer, %d answered before", len(todo), len(asked) - len(todo))
     with partial.open("a", encoding="utf-8") as out:
@@ -114,9 +118,12 @@ def _model_rows(
     if not seen:
         return
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    policy = load(spec.model, store, device=device, dtype=dtype_for(runtime.precision, device))
-    for batch in progress(_batches(seen, cache, runtime.evaluate_batch), "predicting", unit="batches"):
-        yield from _answers(policy, spec, batch, cache)
+    dtype, began = dtype_for(runtime.precision, device), time.monotonic()
+    policy = load(spec.model, store, device=device, dtype=dtype)
+    seconds, precision = time.monotonic() - began, str(dtype).removeprefix("torch.")
+    with Run(store.evaluation(spec), runtime, device, precision, load_seconds=seconds) as run:
+        for batch in progress(_batches(seen, cache, runtime.evaluate_batch), "predicting", unit="batches"):
+            yield from _answers(policy, spec, batch, cache, run)
 
 
 def _batches(samples: list[Sample], cache: FrameCache, size: int) -> list[list[Sample]]:
@@ -125,11 +132,14 @@ def _batches(samples: list[Sample], cache: FrameCache, size: int) -> list[list[S
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
-def _answers(policy: PlainPolicy, spec: EvaluationSpec, samples: list[Sample], cache: FrameCache) -> Iterator[dict]:
+def _answers(
+    policy: PlainPolicy, spec: EvaluationSpec, samples: list[Sample], cache: FrameCache, run: Run
+) -> Iterator[dict]:
     contexts = [context(policy, spec.prompt, sample, cache[sample.video]) for sample in samples]
     sampling = Sampling(spec.settings.max_completion_tokens, temperature=0.0)
+    began = time.monotonic()
     answers = policy.generate(contexts, sampling, seeds=[0] * len(samples))
-    contract = spec.prompt.answer
+    seconds, contract = time.monotonic() - began, spec.prompt.answer
     for sample, ids in zip(samples, answers, strict=True):
         text = policy.decode(ids)
         read = sample.task == "ground"
@@ -138,9 +148,10 @@ def _answers(policy: PlainPolicy, spec: EvaluationSpec, samples: list[Sample], c
             completion=text,
             predicted=strict_answer(text) if read else None,
             legacy=PARSERS[contract.legacy](text) if read and contract.legacy else None,
-            format=FORMATS[contract.format](text),
+            format=FORMATS[contract.format_of(sample.task)](text),
             tokens=len(ids),
         )
+    run.answered(seconds, answers)
 
 
 def _floor_rows(floor: Floor, asked: list[Sample], store: Store) -> Iterator[dict]:

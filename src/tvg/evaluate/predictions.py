@@ -2,11 +2,13 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
 from tvg.errors import TvgError
 from tvg.sample import Sample, read_samples
+from tvg.segment import Segment
 from tvg.spec import EvaluationSpec
 from tvg.store import Store
 
@@ -47,6 +49,19 @@ def read_predictions(path: Path) -> list[dict]:
     return rows
 
 
+def as_sample(row: Mapping) -> Sample:
+    """The query that a row answers, with its truth."""
+    return Sample(
+        id=row["id"],
+        video=row["video"],
+        duration=row["duration"],
+        query=row["query"],
+        task=row["task"],
+        segments=tuple(Segment(*segment) for segment in row["segments"]),
+        verbs=None if row["verbs"] is None else tuple(row["verbs"]),
+    )
+
+
 def complete(rows: list[dict], spec: EvaluationSpec, store: Store) -> list[dict]:
     """The rows, and a missing one for each annotated query that has none, so that the denominator never shrinks.
 
@@ -76,10 +91,11 @@ def complete(rows: list[dict], spec: EvaluationSpec, store: Store) -> list[dict]
             hint="delete the file and run the evaluation again",
         )
     wanted = [(s, t) for s in samples.values() for t in spec.settings.tasks if t == "ground" or s.verbs]
-    return rows + [_absent(sample, task) for sample, task in wanted if (sample.id, task) not in seen]
+    return rows + [unanswered(sample, task) for sample, task in wanted if (sample.id, task) not in seen]
 
 
-def _absent(sample: Sample, task: str) -> dict:
+def unanswered(sample: Sample, task: str) -> dict:
+    """The row of a query without an answer."""
     return {
         "id": sample.id,
         "video": sample.video,

@@ -72,7 +72,8 @@ def score(
     miou, r1_at_m (overlap > m), r1_ge_m (>= m): fractions in [0, 1], means over `n_scored`; None where that is 0, and
     the miou where an overlap is NaN. n: queries. n_scored: the denominator, which is n under `strict`; less where a
     protocol drops queries, more where each of several segments is a query. missing: queries without an answer.
-    parse_failures: answers from which no segment could be read. note: what these numbers do not tell, if anything.
+    parse_failures: answers from which no segment could be read. timestamp_rate: the share of `n` whose reasoning names
+    a time, if any answer is a text. note: what these numbers do not tell, if anything.
     Answers to other queries are not looked at.
     """
     from tvg.evaluate.metrics import means_at  # numpy comes with it
@@ -89,6 +90,7 @@ def score(
         "missing": len(truths) - len(read),
         "parse_failures": sum(segment is None for segment in read.values()),
         "threshold": protocol.threshold,
+        **_reasoning([answers[query].completion for query in truths if query in answers], len(truths)),
         **_note(protocol, overlaps, len(truths)),
     }
 
@@ -112,6 +114,13 @@ def _overlap(protocol: Protocol, predicted: Segment, truth: Segment) -> float | 
     if protocol.empty_hull == "nan":
         return math.nan
     return 1.0 if hull < 0 else None
+
+
+def _reasoning(texts: Sequence[str | None], n: int) -> dict[str, float]:
+    from tvg.evaluate.reasoning import names_time  # the rewards come with it
+
+    written = [text for text in texts if text is not None]
+    return {"timestamp_rate": sum(map(names_time, written)) / n} if written else {}
 
 
 def _note(protocol: Protocol, overlaps: Sequence[float], n: int) -> dict[str, str]:

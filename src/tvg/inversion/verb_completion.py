@@ -1,11 +1,10 @@
-"""Verb completion (VC). Asked: fill the gaps of `Person [] the door`. True: exactly the verbs that were masked."""
+"""Verb completion (VC). Asked: the verbs that are left out of a query. True: exactly the query's verbs."""
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 from tvg.inversion.verbs import Verb
-
-GAP = "[]"
+from tvg.sample import GAP
 
 
 def mask(query: str, verbs: Sequence[Verb]) -> str:
@@ -22,3 +21,8 @@ def mask(query: str, verbs: Sequence[Verb]) -> str:
 def right(named: AbstractSet[str], truth: AbstractSet[str]) -> bool:
     """Equal sets of lemmas, so that naming more verbs buys nothing; an empty truth is never right."""
     return bool(truth) and named == truth
+
+
+def at_least(named: AbstractSet[str], truth: AbstractSet[str]) -> bool:
+    """The released code's rule: every true lemma is named, more are free; an empty truth wants none at all."""
+    return truth <= named if truth else not named

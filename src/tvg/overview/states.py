@@ -29,7 +29,7 @@ class StageState:
     """A training in the store. step: the newest one on disk. kept: the step that a new start would go on from.
 
     pace: recent seconds a step, or None. quiet: seconds since anything was written. note: why it is in this state.
-    run: its run.json, {} without one.
+    run: its run.json, {} without one. warnings: what its metrics have given alarm about (tvg.train.alarms).
     """
 
     state: State
@@ -42,6 +42,7 @@ class StageState:
     note: str | None = None
     log: Path | None = None
     run: dict = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def stage(store: Store, ident: str) -> StageState:
         note=note,
         log=log if log.exists() else None,
         run=run,
+        warnings=tuple(f"{w['name']} at step {w['step']}: {w['text']}" for w in tail(folder / "warnings.jsonl")),
     )
 
 

@@ -22,7 +22,10 @@ SILENT_STEPS = 5
 
 @dataclass(frozen=True)
 class StageStatus:
-    """One training. step, steps: steps is None where it is not known yet. left: seconds. slurm_job: its id, if any."""
+    """One training. step, steps: steps is None where it is not known yet. left: seconds. slurm_job: its id, if any.
+
+    warnings: named, with step and figures.
+    """
 
     id: str
     serves: str
@@ -36,6 +39,7 @@ class StageStatus:
     slurm_job: str | None
     host: str | None
     remark: str | None
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def _stage(selection: Selection, counts: Counts, job: Job) -> StageStatus:
     run = found.run
     return StageStatus(
         job.ident, selection.serves(job, briefly=True), found.state, step, steps, found.reward, found.loss, found.pace,
-        left, run.get("slurm_job"), run.get("host"), _remark(plan, job, found),
+        left, run.get("slurm_job"), run.get("host"), _remark(plan, job, found), found.warnings,
     )  # fmt: skip
 
 
@@ -239,10 +243,10 @@ def _summary(found: Status) -> str:
 
 def _remarks(found: Status) -> list[str]:
     """One line for each remark, however many jobs it is about."""
+    told = [(one.remark, one.id) for one in (*found.stages, *found.choices, *found.evaluations) if one.remark]
     about: dict[str, list[str]] = {}
-    for one in (*found.stages, *found.choices, *found.evaluations):
-        if one.remark:
-            about.setdefault(one.remark, []).append(one.id)
+    for remark, ident in [*told, *((warning, one.id) for one in found.stages for warning in one.warnings)]:
+        about.setdefault(remark, []).append(ident)
     return [f"{_some(ids)}: {remark}" for remark, ids in about.items()]
 
 

@@ -3,18 +3,20 @@
 import csv
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
+from tvg.config import read_yaml
 from tvg.errors import TvgError
 from tvg.evaluate import metrics
 from tvg.evaluate.intervals import bootstrap
 from tvg.report import runs
-from tvg.report.layout import PUBLISHED_AS, Published, Row, Table, load
+from tvg.report.layout import MEASURES, PUBLISHED_AS, Line, Published, Row, Table, load, located
 from tvg.report.runs import Scored
+from tvg.report.values import value
 from tvg.store import Store
 
 log = logging.getLogger(__name__)
@@ -27,13 +29,17 @@ SEVERAL = " | "
 
 @dataclass(frozen=True)
 class Built:
-    """A table with its numbers, in percent: one line of `frame` for each row; `found`: the evaluations of each row."""
+    """A table with its numbers, in the units of layout.MEASURES.
+
+    rows: those that are shown, each on one benchmark; frame: one line for each; found: its evaluations, by its name.
+    """
 
     name: str
     table: Table
     root: Path
-    frame: pd.DataFrame
+    rows: list[Line]
     found: dict[str, list[Scored]]
+    frame: pd.DataFrame
 
     @property
     def scale(self) -> str:
@@ -64,7 +70,7 @@ class Built:
 def leading(built: Iterable[Built]) -> dict[str, tuple[Row, Scored]]:
     """The first models that the tables compare, first seed, by label: what examples, curves and offsets show."""
     for one in built:
-        runs_of = {row.label: (row, one.found[row.label][0]) for row in one.table.rows if one.found[row.label]}
+        runs_of = {line.name: (line.row, one.found[line.name][0]) for line in one.rows if one.found[line.name]}
         models = {label: pair for label, pair in runs_of.items() if pair[1].metrics.get("format_rate") is not None}
         if models:
             return dict(list(models.items())[:AT_MOST])
@@ -78,33 +84,40 @@ def build(name: str, root: Path, config: Path = Path("config"), seeds: Sequence[
     """
     written, planned = config / "tables" / f"{name}.yaml", Store(root).table(name)
     table = load(written if written.exists() or not planned.exists() else planned)
-    return assemble(name, table, root, config / "published", seeds)
+    return assemble(name, located(table, lambda one: _file_of(config, one)), root, config / "published", seeds)
+
+
+def _file_of(config: Path, experiment: str) -> dict:
+    path = config / "experiments" / f"{experiment}.yaml"
+    return read_yaml(path) if path.exists() else {}
 
 
 def assemble(name: str, table: Table, root: Path, published: Path, seeds: Sequence[int] | None = None) -> Built:
     """As `build`, of a table at hand; the papers' numbers from the CSVs under `published`."""
-    shown = tuple(row for row in table.rows if row.published or row.ours_at(root.name))
-    table = table.model_copy(update={"rows": shown})
-    found = {row.label: _scored(table, row, root, seeds) for row in shown}
-    built = Built(name, table, root, pd.DataFrame(), found)
-    lines = [_line(built, row) | _paper(table, row, published) for row in shown]
-    return Built(name, table, root, pd.DataFrame(lines), found)
+    _check_published(table, published)
+    papers = {line.name: _lookup_all(table, line, published) for line in table.lines}
+    rows = [line for line in table.lines if papers[line.name] or line.row.ours_at(root.name)]
+    found = {line.name: _scored(line, root, seeds) for line in rows}
+    built = Built(name, table, root, rows, found, pd.DataFrame())
+    lines = [_line(built, line) | _paper(table, papers[line.name]) for line in rows]
+    return replace(built, frame=pd.DataFrame(lines, columns=None if lines else ["label", "status"]))
 
 
-def _scored(table: Table, row: Row, root: Path, seeds: Sequence[int] | None) -> list[Scored]:
-    if not row.ours_at(root.name):
+def _scored(line: Line, root: Path, seeds: Sequence[int] | None) -> list[Scored]:
+    if not line.row.ours_at(root.name):
         return []
-    found = runs.scored(root, row.experiment, row.arm, table.benchmark)
+    found = runs.scored(root, line.row.experiment, line.row.arm, line.benchmark)
     return [one for one in found if seeds is None or one.seed in seeds]
 
 
-def _line(built: Built, row: Row) -> dict:
-    everything = built.found[row.label]
+def _line(built: Built, line: Line) -> dict:
+    row, everything = line.row, built.found[line.name]
     found = distinct(everything)
     status = RUN if found else f"{NOT_RUN}: {built.command}" if row.ours_at(built.scale) else PUBLISHED_ONLY
-    line = {
-        "group": row.group,
+    numbers = {
+        "group": line.group,
         "label": row.label,
+        "benchmark": line.benchmark,
         "x": row.x,
         "experiment": row.experiment,
         "arm": row.arm if row.experiment else None,
@@ -113,10 +126,9 @@ def _line(built: Built, row: Row) -> dict:
         "status": status,
     }
     for metric in built.table.metrics:
-        line |= {f"{metric}{suffix}": number for suffix, number in _estimate(found, metric).items()}
-    if built.table.against not in (None, row.label):
-        line |= _against(everything, built.found[built.table.against])
-    return line
+        numbers |= {f"{metric}{suffix}": number for suffix, number in _estimate(found, metric).items()}
+    base = next((one for one in built.rows if (one.row.label, one.title) == (built.table.against, line.title)), line)
+    return numbers if base is line else numbers | _against(everything, built.found[base.name])
 
 
 def distinct(found: Sequence[Scored]) -> list[Scored]:
@@ -125,14 +137,15 @@ def distinct(found: Sequence[Scored]) -> list[Scored]:
 
 
 def _estimate(found: Sequence[Scored], metric: str) -> dict[str, float | None]:
-    """The mean over seeds, its 95 % interval over videos and the seeds' range, in percent."""
-    values = [v for one in found if (v := runs.value(one.metrics, metric)) is not None]
+    """The mean over seeds, its 95 % interval over videos and the seeds' range, in the metric's unit."""
+    values = [v for one in found if (v := value(one, metric)) is not None]
     if not values:
         return dict.fromkeys(("", "_low", "_high", "_seed_min", "_seed_max"))
     low, high = _interval(found, metric) or (None, None)
     numbers = {"": sum(values) / len(values), "_low": low, "_high": high}
     numbers |= {"_seed_min": min(values), "_seed_max": max(values)} if len(values) > 1 else {}
-    return {suffix: None if number is None else 100 * number for suffix, number in numbers.items()}
+    factor = MEASURES[metric].factor
+    return {suffix: None if number is None else factor * number for suffix, number in numbers.items()}
 
 
 def _interval(found: Sequence[Scored], metric: str) -> Sequence[float] | None:
@@ -140,7 +153,8 @@ def _interval(found: Sequence[Scored], metric: str) -> Sequence[float] | None:
     if len(found) == 1:
         return found[0].metrics.get("intervals", {}).get(metric)
     rows = [row for one in found for row in one.predictions if row["task"] == "ground"]
-    values = metrics.columns(rows).get(metric) if rows else None
+    contract = found[0].spec.prompt.answer if found[0].spec else None
+    values = metrics.columns(rows, contract=contract).get(metric) if rows else None
     return bootstrap([row["video"] for row in rows], {metric: values})[metric] if values else None
 
 
@@ -184,29 +198,38 @@ def read_published(path: Path) -> list[dict[str, str]]:
         ) from error
 
 
-def _paper(table: Table, row: Row, folder: Path) -> dict[str, str | None]:
+def _paper(table: Table, lines: list[dict[str, str]]) -> dict[str, str | None]:
     """The published values of a row, as printed, with their sources and notes; SEVERAL between two of these."""
-    if not any(any_row.published for any_row in table.rows):
+    if not any(row.published for row in table.rows):
         return {}
-    lines = [line for reference in row.published for line in _lookup(table, reference, folder)]
     by_metric = {line["metric"]: line["value"] for line in lines}
     values = {f"paper_{metric}": by_metric.get(PUBLISHED_AS.get(metric, "")) for metric in table.metrics}
     joined = {key: SEVERAL.join(dict.fromkeys(line[key] for line in lines if line[key])) for key in TOLD}
     return values | {f"paper_{key}": text or None for key, text in joined.items()}
 
 
-def _lookup(table: Table, reference: Published, folder: Path) -> list[dict[str, str]]:
-    path = folder / f"{reference.csv or table.published}.csv"
-    wanted = {key: value or "" for key, value in reference.model_dump(exclude={"csv"}).items()} | {
-        "benchmark": table.published_benchmark
-    }
-    lines = [line for line in read_published(path) if all(line[key] == value for key, value in wanted.items())]
-    if not lines:
-        raise TvgError(
-            f"config/tables: {table.title}",
-            "no such published row",
-            got=wanted,
-            expected=f"a row of {path}",
-            hint="table, method, size, finetuned and published_benchmark must equal the CSV's, an empty one left out",
-        )
-    return lines
+def _lookup_all(table: Table, line: Line, folder: Path) -> list[dict[str, str]]:
+    """The published lines of a row on its benchmark; [] where the paper has none there."""
+    return [found for reference in line.row.published for found in _lookup(table, reference, line.published, folder)]
+
+
+def _lookup(table: Table, reference: Published, benchmark: str | None, folder: Path) -> list[dict[str, str]]:
+    wanted = {key: value or "" for key, value in reference.model_dump(exclude={"csv"}).items()}
+    wanted["benchmark"] = benchmark
+    lines = read_published(folder / f"{reference.csv or table.published}.csv")
+    return [line for line in lines if all(line[key] == value for key, value in wanted.items())]
+
+
+def _check_published(table: Table, folder: Path) -> None:
+    """A reference that finds nothing on any of its row's benchmarks is a mistyped one."""
+    for row in table.rows:
+        benchmarks = [line.published for line in table.lines if line.row is row]
+        for reference in row.published:
+            if not any(_lookup(table, reference, benchmark, folder) for benchmark in benchmarks):
+                raise TvgError(
+                    f"config/tables: {table.title}",
+                    "no such published row",
+                    got=f"{reference.model_dump(exclude_none=True)} on {', '.join(map(str, benchmarks))}",
+                    expected=f"a row of {folder / f'{reference.csv or table.published}.csv'}",
+                    hint="every key must equal the CSV's, the benchmark too; one that is empty there is left out",
+                )

@@ -30,7 +30,8 @@ TRAINING_PLOTS = {
 def write(root: Path, name: str, names: Sequence[str], config: Path = Path("config")) -> Path:
     """report/{name}.html under `root` (results/{scale}), of the tables `names`, with its plots in plots/{name}/."""
     built = {table: build(table, root, config) for table in names}
-    arms = {(row.experiment, row.arm) for one in built.values() for row in one.table.rows if row.ours_at(root.name)}
+    ours = [line.row for one in built.values() for line in one.rows if line.row.ours_at(root.name)]
+    arms = {(row.experiment, row.arm) for row in ours}
     trainings, shown = runs.trainings(root, arms), leading(built.values())
     plots = {path.stem: _inline(path) for path in draw(built, trainings, root / "plots" / name)}
     loader = Environment(loader=PackageLoader("tvg.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -57,15 +58,15 @@ def _inline(path: Path) -> str:
 def _section(built: Built, plot: str) -> dict:
     blocks = tables.blocks(built, _cell)
     rows, group = [], None
-    for k, row in enumerate(built.table.rows):
+    for k, line in enumerate(built.rows):
         rows.append(
             {
-                "label": row.label,
-                "group": row.group if row.group != group else None,
+                "label": line.row.label,
+                "group": line.group if line.group != group else None,
                 "cells": [block.cells[k] for block in blocks],
             }
         )
-        group = row.group
+        group = line.group
     return {
         "name": built.name,
         "title": built.table.title,
@@ -160,7 +161,7 @@ def missing(built: Mapping[str, Built]) -> list[dict]:
 
 def _fact(training: Training) -> dict:
     """A training with the arms that use it and what its run.json says."""
-    folder, run = training.folder, runs.read_json(training.folder / "run.json") or {}
+    folder, run = training.folder, training.run
     done = (folder / "model.done").exists()
     state = (
         "finished"

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import matplotlib
@@ -11,14 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tvg.evaluate import metrics
-from tvg.report.build import RUN, Built, leading
-from tvg.report.layout import HEADERS, Row
+from tvg.report.build import RUN, Built, build, leading
+from tvg.report.layout import MEASURES, Row
 from tvg.report.runs import BASE, Scored, Training
-from tvg.sample import INVERSION_TASKS
+from tvg.report.values import smooth
 
 log = logging.getLogger(__name__)
 
-INK, PAPER = "#22313f", "#b5651d"
+INK, PAPER, QUIET = "#22313f", "#b5651d", "#8a959e"
 COLOURS = ("#1f6f8b", "#d1495b", "#66a182", "#8d5a97", "#edae49", "#5d737e", "#c17c74", "#2e4057", "#99b2dd", "#7a9e7e")
 MAIN = "main"  # the arm without edits
 Leading = Mapping[str, tuple[Row, Scored]]
@@ -31,13 +32,14 @@ CURVES = {
     "train/grad_norm": "gradient norm",
     "train/kl": "KL to the reference",
 }
+ACROSS = 4  # panels of bars side by side
 OFFSET_LIMIT = 15.0  # seconds; what lies beyond is counted in the outermost bins
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": "#8a959e",
+    "axes.edgecolor": QUIET,
     "axes.labelcolor": INK,
     "text.color": INK,
     "xtick.color": INK,
@@ -58,8 +60,19 @@ def draw(built: Mapping[str, Built], trainings: Sequence[Training], folder: Path
     trained, shown = histories(trainings), leading(built.values())
     with matplotlib.rc_context(STYLE):
         figures = {"rewards": rewards(trained), "curves": curves(_of_rows(shown, trainings)), "offsets": offsets(shown)}
-        figures |= {name: sweep(one) if one.table.kind == "figure" else bars(one) for name, one in built.items()}
+        figures |= {name: of_table(one) for name, one in built.items()}
         return [_save(figure, folder / f"{name}.png") for name, figure in figures.items()]
+
+
+def write(name: str, root: Path, config: Path = Path("config")) -> Path:
+    """plots/{name}.png under `root` (results/{scale}), of config/tables/{name}.yaml."""
+    with matplotlib.rc_context(STYLE):
+        return _save(of_table(build(name, root, config)), root / "plots" / f"{name}.png")
+
+
+def of_table(built: Built) -> Figure:
+    """A curve where the rows have a place on an x axis, else bars."""
+    return curve(built) if built.table.is_curve else bars(built)
 
 
 def _save(figure: Figure, path: Path) -> Path:
@@ -72,7 +85,7 @@ def _save(figure: Figure, path: Path) -> Path:
 
 def _nothing(figure: Figure, why: str) -> Figure:
     figure.set_size_inches(6, 1.2)
-    figure.text(0.5, 0.5, why, ha="center", va="center", color="#8a959e")
+    figure.text(0.5, 0.5, why, ha="center", va="center", color=QUIET)
     return figure
 
 
@@ -158,12 +171,6 @@ def _curve(axes: Axes, rows: Sequence[dict], key: str, colour: str, label: str, 
         axes.plot(steps, smooth(values), color=colour, linewidth=width, label=label, zorder=2 + width / 10)
 
 
-def smooth(values: np.ndarray) -> np.ndarray:
-    """A centred moving average over a tenth of the training, shrinking at both ends: it invents no trend there."""
-    reach = len(values) // 20
-    return np.array([values[max(0, k - reach) : k + reach + 1].mean() for k in range(len(values))])
-
-
 def _colours(count: int) -> list[str]:
     if count <= len(COLOURS):
         return list(COLOURS[:count])
@@ -178,83 +185,138 @@ def _rows(figure: Figure, count: int) -> Iterable[Axes]:
 
 
 def bars(built: Built) -> Figure:
-    """Our runs of a table as bars with 95 % intervals; the row that others are compared with as a dashed line."""
-    lines = [line for line in built.lines if line["status"] == RUN]
-    shown = [
-        m
-        for m in built.table.metrics
-        if m not in INVERSION_TASKS and any(not np.isnan(_number(line[m])) for line in lines)
-    ]
-    if not shown:
-        return _nothing(Figure(), f"{built.table.title}: not run yet")
-    figure = Figure(figsize=(2.0 + 1.9 * len(shown), 0.9 + 0.32 * len(lines)), layout="constrained")
-    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False).ravel()
-    places = np.arange(len(lines))[::-1]
-    for axes, metric in zip(panels, shown, strict=True):
-        values, lows, highs = (
-            np.array([_number(line.get(f"{metric}{end}")) for line in lines]) for end in ("", "_low", "_high")
-        )
-        errors = np.nan_to_num([values - lows, highs - values]).clip(min=0)
-        axes.barh(places, values, color=_bar_colours(built, lines), height=0.62)
-        axes.errorbar(values, places, xerr=errors, fmt="none", ecolor=INK, elinewidth=1.1, capsize=2)
-        for line, value in zip(lines, values, strict=True):
-            if line["label"] == built.table.against:
-                axes.axvline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        axes.set(title=HEADERS[metric], xlim=(0, None))
-        axes.grid(axis="y", visible=False)
-    panels[0].set_yticks(places, [line["label"] for line in lines])
-    figure.supxlabel(f"percent, 95 % intervals; scale {built.scale}", fontsize=8)
+    """Our runs as bars with 95 % intervals, a row of panels for each benchmark, the paper's below in their own panels.
+
+    The row that others are compared with stands as a dashed line.
+    """
+    strips = [strip for part in _parts(built) for strip in _strips(part, built.table.metrics)]
+    if built.table.kind == "figure":
+        strips += [
+            strip
+            for part in _parts(built, ours=False)
+            for strip in _strips(part, [f"paper_{metric}" for metric in built.published_metrics])
+        ]
+    if not strips:
+        return _nothing(Figure(), f"{built.table.title}: not run yet. {_silence(built)}")
+    across = max(len(shown) for *_, shown in strips)
+    heights = [0.75 + 0.3 * len(lines) for _, lines, _ in strips]
+    figure = Figure(figsize=(2.6 + 1.9 * across, 0.4 + sum(heights)), layout="constrained")
+    grid = figure.subplots(len(strips), across, squeeze=False, height_ratios=heights)
+    for panels, (title, lines, shown) in zip(grid, strips, strict=True):
+        for axes, metric in zip(panels, shown, strict=False):
+            _bars(axes, built, lines, metric, title if axes is panels[0] else None)
+        for axes in panels[len(shown) :]:
+            axes.set_axis_off()
+    figure.supxlabel(f"95 % intervals; scale {built.scale}{_reduced(built)}. {_silence(built)}".rstrip(), fontsize=8)
     return figure
+
+
+Part = tuple[str | None, list[dict]]  # lines of one benchmark under its title
+
+
+def _parts(built: Built, ours: bool = True) -> list[Part]:
+    """The lines with numbers of ours, or of the paper, for each benchmark."""
+    pairs = [
+        (line.title, numbers)
+        for line, numbers in zip(built.rows, built.lines, strict=True)
+        if (numbers["status"] == RUN if ours else any(numbers[f"paper_{m}"] for m in built.published_metrics))
+    ]
+    return [(title, [line for _, line in found]) for title, found in groupby(pairs, key=lambda pair: pair[0])]
+
+
+def _strips(part: Part, metrics: Sequence[str]) -> list[tuple[str | None, list[dict], list[str]]]:
+    """Panels of one part, at most ACROSS side by side, without metrics that no line has."""
+    title, lines = part
+    shown = [metric for metric in metrics if any(not np.isnan(_number(line.get(metric))) for line in lines)]
+    rows = -(-len(shown) // ACROSS)
+    each = -(-len(shown) // max(1, rows))
+    return [(title, lines, shown[row * each : (row + 1) * each]) for row in range(rows)]
+
+
+def _bars(axes: Axes, built: Built, lines: Sequence[dict], metric: str, title: str | None) -> None:
+    """One panel: a metric of ours, or `paper_{metric}`. title: the benchmark's, for the first panel of its row."""
+    measure, paper = MEASURES[metric.removeprefix("paper_")], metric.startswith("paper_")
+    places = np.arange(len(lines))[::-1]
+    values, lows, highs = (
+        np.array([_number(line.get(f"{metric}{end}")) for line in lines]) for end in ("", "_low", "_high")
+    )
+    axes.barh(places, values, color=PAPER if paper else _bar_colours(built, lines), height=0.62)
+    errors = np.array([values - lows, highs - values]).clip(min=0)  # NaN where there is no interval: nothing is drawn
+    axes.errorbar(values, places, xerr=errors, fmt="none", ecolor=INK, elinewidth=1.1, capsize=2)
+    for place, line, value in zip(places, lines, values, strict=True):
+        if line["label"] == built.table.against:
+            axes.axvline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        if paper or np.isnan(value):
+            text, at, colour = (line[metric], value, PAPER) if line[metric] else ("no number", 0, QUIET)
+            axes.annotate(text, (at, place), (4, 0), textcoords="offset points", va="center", color=colour)
+    heading = f"{measure.header}, paper: as printed" if paper else measure.header
+    axes.set(
+        title=f"{title}\n{heading}" if title else heading,
+        xlabel=measure.unit,
+        xlim=(0, 1.2 * np.nanmax(values) if paper else None if np.nanmax(values) > 0 else 1),
+        ylim=(-0.6, len(lines) - 0.4),
+    )
+    axes.grid(axis="y", visible=False)
+    named = axes.get_subplotspec().is_first_col()
+    axes.set_yticks(places, [line["label"] for line in lines] if named else [])
+
+
+def _silence(built: Built) -> str:
+    """What a plot says in place of numbers that nobody can look up."""
+    return f"The numbers of {built.table.paper} are in no public source." if built.table.unpublished else ""
+
+
+def _reduced(built: Built) -> str:
+    return f" ({', '.join(built.reductions)})" if built.reductions else ""
 
 
 def _bar_colours(built: Built, lines: Sequence[dict]) -> list[str]:
     """Grey for what the others are measured against and for floors."""
     floors = {
-        label for label, found in built.found.items() if any(one.metrics.get("format_rate") is None for one in found)
+        row.row.label
+        for row in built.rows
+        if any(one.metrics.get("format_rate") is None for one in built.found[row.name])
     }
     return ["#b8c2c9" if line["label"] in floors | {built.table.against} else COLOURS[0] for line in lines]
 
 
-def _number(value: float | None) -> float:
+def _number(value: float | str | None) -> float:
     return np.nan if value is None else float(value)
 
 
-def sweep(built: Built) -> Figure:
+def curve(built: Built) -> Figure:
     """Our runs over x; below, on an axis of its own, the points that the paper prints: the two are never one curve."""
-    x = [row.x for row in built.table.rows]
+    x = [line["x"] for line in built.lines]
     lines, printed = [line for line in built.lines if line["status"] == RUN], built.published_metrics
     if not lines and not printed:
-        return _nothing(Figure(), f"{built.table.title}: not run yet")
+        return _nothing(Figure(), f"{built.table.title}: not run yet. {_silence(built)}")
     figure = Figure(figsize=(7.5, 4.6 if printed else 3.2), layout="constrained")
     panels = figure.subplots(
         1 + bool(printed), 1, sharex=True, squeeze=False, height_ratios=[2, 1.2][: 1 + bool(printed)]
     ).ravel()
-    ours = panels[0]
+    ours, unit = panels[0], MEASURES[built.table.metrics[0]].unit
     for colour, metric in zip(COLOURS, built.table.metrics, strict=False):
         points = [[_number(line.get(f"{metric}{end}")) for end in ("", "_low", "_high")] for line in built.lines]
         values, lows, highs = np.array(points).T  # a hole where an arm was not run: no line across it
         ours.fill_between(x, lows, highs, color=colour, alpha=0.12, linewidth=0)
         ours.vlines(x, lows, highs, color=colour, alpha=0.5, linewidth=1)
-        ours.plot(x, values, "o-", color=colour, label=HEADERS[metric], markersize=4)
-    ours.set(
-        title=f"ours, {built.scale}" + (f" ({', '.join(built.reductions)})" if built.reductions else ""),
-        ylabel="percent",
-    )
+        ours.plot(x, values, "o-", color=colour, label=MEASURES[metric].header, markersize=4)
+    ours.set(title=f"ours, {built.scale}{_reduced(built)}", ylabel=unit)
     ours.set_ylim(bottom=0)
     if lines:
         ours.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     else:
-        ours.text(0.5, 0.5, "not run yet", transform=ours.transAxes, ha="center", color="#8a959e")
+        ours.text(0.5, 0.5, "not run yet", transform=ours.transAxes, ha="center", color=QUIET)
     for metric in printed:
         points = [
             (at, line[f"paper_{metric}"]) for at, line in zip(x, built.lines, strict=True) if line[f"paper_{metric}"]
         ]
         at, values = zip(*((a, float(value)) for a, value in points), strict=True)
-        panels[1].plot(at, values, "D", color=PAPER, markersize=6, label=f"{HEADERS[metric]}, paper")
+        panels[1].plot(at, values, "D", color=PAPER, markersize=6, label=f"{MEASURES[metric].header}, paper")
         for a, value in points:
             panels[1].annotate(value, (a, float(value)), (8, -3), textcoords="offset points", color=PAPER, fontsize=8)
     if printed:
-        panels[1].set(title=f"paper ({built.table.paper}): the points it prints", ylabel="percent")
+        panels[1].set(title=f"paper ({built.table.paper}): the points it prints", ylabel=unit)
         panels[1].margins(y=0.35)
         panels[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     panels[-1].set(xlabel=built.table.x_label or "")

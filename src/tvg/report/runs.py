@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tvg.errors import TvgError
 from tvg.evaluate.predictions import read_predictions
+from tvg.rewards.similarity import similarity
 from tvg.settings import Closed
 from tvg.spec import (
     EvaluationSpec,
@@ -22,6 +23,8 @@ from tvg.store import Store, identify, read_spec
 
 log = logging.getLogger(__name__)
 
+YIELD, SIMILARITY = "yield", "cosine of run and eat"
+OF_SOME = (YIELD, SIMILARITY)  # facts that most rows do not have
 BASE = "base"  # a training of another experiment's, that a run starts from
 
 
@@ -38,12 +41,13 @@ class Pointer:
 
 @dataclass(frozen=True)
 class Scored:
-    """One evaluation that has been scored."""
+    """One evaluation that has been scored; own: the stages of the arm that asks for it."""
 
     store: Store
     ident: str
     seed: int
     metrics: dict
+    own: frozenset[str] = frozenset()
 
     @property
     def folder(self) -> Path:
@@ -59,6 +63,17 @@ class Scored:
     def spec(self) -> EvaluationSpec | None:
         return read_evaluation(self.store, self.ident)
 
+    @cached_property
+    def run(self) -> dict:
+        """Its run.json; {} where nothing was run, or on another machine."""
+        return read_json(self.folder / "run.json") or {}
+
+    @cached_property
+    def trainings(self) -> "list[Training]":
+        """The arm's trainings that its weights come from, last first; that of a base model is none of them."""
+        folders = [self.store.stage(stage) for stage in stages(self.spec) if identify(stage) in self.own]
+        return [Training(folder, []) for folder in folders]
+
 
 @dataclass(frozen=True)
 class Training:
@@ -71,6 +86,15 @@ class Training:
     def history(self) -> list[dict]:
         """The rows of its metrics.jsonl."""
         return list(read_rows(self.folder / "metrics.jsonl"))
+
+    @cached_property
+    def run(self) -> dict:
+        """Its run.json; {} where it is not here."""
+        return read_json(self.folder / "run.json") or {}
+
+    def logged(self, key: str) -> list[tuple[int, float]]:
+        """(step, value) of every step that logged `key`."""
+        return [(row["step"], row[key]) for row in self.history if row.get(key) is not None]
 
 
 def trainings(root: Path, arms: Container[tuple[str, str]]) -> list[Training]:
@@ -111,14 +135,8 @@ def scored(root: Path, experiment: str, arm: str, benchmark: str) -> list[Scored
         ident = pointer.evaluations.get(benchmark) if pointer else None
         metrics = read_json(store.evaluation(ident) / "metrics.json") if ident else None
         if metrics:
-            found.append(Scored(store, ident, pointer.seed, metrics))
+            found.append(Scored(store, ident, pointer.seed, metrics, frozenset(pointer.stages.values())))
     return sorted(found, key=lambda one: one.seed)
-
-
-def value(metrics: dict, name: str) -> float | None:
-    """A metric by its table name: a key of metrics.json or an inversion task."""
-    action = metrics.get("actions", {}).get(name)
-    return action["accuracy"] if action else metrics.get(name)
 
 
 def read_json(path: Path) -> dict | None:
@@ -165,13 +183,37 @@ def protocol(one: Scored) -> dict[str, str]:
         "frames": f"{frames.fps:g} a second, at most {frames.max_frames}, {frames.total_pixels:,} pixels of budget",
         "decoding": f"greedy, at most {spec.settings.max_completion_tokens} tokens",
         "parser": f"strict_answer{legacy}",
+        **_chosen(one),
+        **_similar(spec),
         **provenance(one),
     }
 
 
+def _chosen(one: Scored) -> dict[str, str]:
+    """How much of their data the data stages have kept that the trainings stand on, first stage first."""
+    said = []
+    for stage in stages(one.spec):
+        made = stage.data.made_by
+        while made:
+            report = read_json(one.store.stage(made) / "report.json")
+            if report and report["read"]:
+                share = 100 * report["kept"] / report["read"]
+                said.append(f"{made.kind} kept {report['kept']:,} of {report['read']:,} ({share:.1f} %)")
+            made = made.data.made_by
+    return {YIELD: ", then ".join(reversed(said))} if said else {}
+
+
+def _similar(spec: EvaluationSpec) -> dict[str, str]:
+    """What the vectors behind a cosine of verbs are worth: the paper quotes one number (systems.md 8, row 14)."""
+    rewards = [getattr(stage, "rewards", {}).get("verbs") for stage in stages(spec)]
+    if not any(reward and reward.match == "cosine" for reward in rewards):
+        return {}
+    return {SIMILARITY: f"{similarity('run', 'eat'):.2f}, where the paper quotes 0.2"}
+
+
 def provenance(one: Scored) -> dict[str, str]:
     """Where the evaluation and the stages it stands on were run: values that differ are joined."""
-    runs = [read_json(one.folder / "run.json"), *(read_json(one.store.stage(s) / "run.json") for s in stages(one.spec))]
+    runs = [one.run, *(read_json(one.store.stage(stage) / "run.json") for stage in stages(one.spec))]
     runs = [run for run in runs if run]
     commits = [
         f"{run['commit'][:10]}{' with uncommitted edits' if run.get('dirty') else ''}"

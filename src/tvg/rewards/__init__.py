@@ -9,7 +9,8 @@
 | `anchors`   | ground       | up to 4 for two anchors      | `target`, `beta`, `gamma`, `deviation`, `overlap`,   |
 |             |              |                              | `at_most`                                            |
 | `temporal`  | ground       | 0 or 1; None without a probe | `gate`, `strict_gate`, `margin`, `within`, `tokens`  |
-| `verbs`     | inversion    | 0 or 1; with cosine [0, 1]   | `match: cosine`, `describe: any`                     |
+| `verbs`     | inversion    | 0 or 1; with cosine [0, 1]   | `match: cosine`, `superset` or `synonym`;            |
+|             |              |                              | `describe: any`                                      |
 
 A reward that does not apply to the sample's task is None and drops out of the weighted sum, as in TRL. `temporal` reads
 what a probe of the model measured: a rollout without that has None as well.

@@ -7,5 +7,5 @@ from tvg.settings import AnswerContract, RewardSettings
 
 
 def format_reward(rollout: Rollout, _: RewardSettings, contract: AnswerContract, __: Extractor | None) -> float:
-    """1.0 if the completion passes the contract's format check, else 0.0 (systems.md 1.4)."""
-    return float(FORMATS[contract.format](rollout.completion))
+    """1.0 if the completion passes the contract's format check for its task, else 0.0 (systems.md 1.4)."""
+    return float(FORMATS[contract.format_of(rollout.sample.task)](rollout.completion))

@@ -1,7 +1,9 @@
-"""How alike two verbs are: the cosine of fixed word vectors, for the verbs' reward with `match: cosine`.
+"""How alike two verbs are, for the verbs' reward: by word vectors (`match: cosine`), by synonyms (`match: synonym`).
 
 The paper does not name its embedding (systems.md 8, row 14). Ours is a table of hand-written features, so that the
-reward needs no download and can be read: sim(run, eat) is 0.13 where the paper quotes 0.2.
+reward needs no download and can be read: similarity("run", "eat") is 0.13 where the paper quotes 0.2. Synonyms are ours
+alone: two verbs are synonyms where a second table has them in one line. A cosine could not tell them from opposites,
+which differ in a direction and share all else.
 """
 
 import hashlib
@@ -13,6 +15,8 @@ from tvg.errors import TvgError
 
 TABLE = Path(__file__).with_name("verb_features.tsv")
 SHA256 = "d40b231ea2d5d189f735606fd7aedebc55ffb94d702728c618515b7bb3064dd2"
+SYNONYMS = Path(__file__).with_name("verb_synonyms.tsv")
+SYNONYMS_SHA256 = "3cca1fbbf5b13a8f7342b57a27da4eaf41cf44fa2fda4147c37314ebdcf935cb"
 Vector = dict[str, float]
 
 
@@ -30,18 +34,36 @@ def similarity(a: str, b: str) -> float:
 @lru_cache
 def vectors(table: Path = TABLE) -> dict[str, Vector]:
     """verb -> feature -> weight. Raises TvgError if the file is not the one that this code was released with."""
+    return {verb: dict(map(_weighted, features.split())) for verb, features in _rows(table, SHA256)}
+
+
+def meaning(lemma: str) -> str:
+    """The verb that stands for a lemma and all its synonyms: two lemmas are synonyms if it is the same for both.
+
+    >>> meaning("shut"), meaning("close"), meaning("open")
+    ('close', 'close', 'open')
+    """
+    return synonyms().get(lemma, lemma)
+
+
+@lru_cache
+def synonyms(table: Path = SYNONYMS) -> dict[str, str]:
+    """verb -> the one that stands for it, for verbs with synonyms. Raises TvgError as `vectors` does."""
+    return {verb: first for first, others in _rows(table, SYNONYMS_SHA256) for verb in (first, *others.split())}
+
+
+def _rows(table: Path, sha256: str) -> list[list[str]]:
     content = table.read_bytes()
     found = hashlib.sha256(content).hexdigest()
-    if found != SHA256:
+    if found != sha256:
         raise TvgError(
             table,
-            "not the table of word vectors that this code was released with",
+            "not the table that this code was released with",
             got=found,
-            expected=SHA256,
-            hint="restore the file; a changed table is a new SHA256 and a new version of the reward `verbs`",
+            expected=sha256,
+            hint="restore the file; a changed table is a new sha256 and a new version of the reward `verbs`",
         )
-    rows = (line.split("\t") for line in content.decode().splitlines() if not line.startswith("#"))
-    return {verb: dict(map(_weighted, features.split())) for verb, features in rows}
+    return [line.split("\t") for line in content.decode().splitlines() if not line.startswith("#")]
 
 
 def _weighted(feature: str) -> tuple[str, float]:

@@ -31,7 +31,8 @@ def run(spec: CollectSpec, store: Store) -> Path:
     candidates = list(_rollouts(spec, store) if spec.source else _given(spec, store))
     kept, rejected = choose(spec, spec.prompt.answer.reward, candidates)
     rewards = [one.reward for one in candidates if one.reward is not None]
-    report = {"read": len(candidates), "yield": len(kept) / max(1, len(candidates)),
+    passed = sum(_reason(spec, spec.prompt.answer.reward, one) is None for one in candidates)
+    report = {"read": len(candidates), "passed": passed, "yield": passed / max(1, len(candidates)),
               "histogram": histogram(rewards, "rewards")}  # fmt: skip
     path = finish(spec, store, kept, rejected, report)
     log.info("kept %d of %d completions; %s", len(kept), len(candidates), report["histogram"])
@@ -39,22 +40,27 @@ def run(spec: CollectSpec, store: Store) -> Path:
 
 
 def choose(settings: CollectSettings, parser: str, candidates: list[Candidate]) -> tuple[list[Sample], list[dict]]:
-    """(kept, rejected rows). A kept sample carries its completion; its id says which of several it is."""
+    """(kept, rejected rows). A kept sample carries its completion; its id says which of several it is.
+
+    Fewer than `min_count` that pass are filled up with the best of the others; of more than `count`, the best stay.
+    """
+    reasons = [_reason(settings, parser, one) for one in candidates]
+    best = sorted(range(len(candidates)), key=lambda k: (reasons[k] is not None, -(candidates[k].reward or 0.0), k))
+    passed = reasons.count(None)
+    wanted = max(passed, min(settings.min_count or 0, len(candidates)))
+    chosen = set(best[: min(wanted, settings.count or wanted)])
     kept, rejected, seen = [], [], {}
-    for one in candidates:
-        reason = _reason(settings, parser, one)
-        if reason is not None:
+    for k, one in enumerate(candidates):
+        if k not in chosen:
+            reason = reasons[k] or f"more than {settings.count}"
             rejected.append({"id": one.sample.id, "reward": one.reward, "reason": reason})
             continue
         seen[one.sample.id] = number = seen.get(one.sample.id, 0) + 1
         ident = one.sample.id if number == 1 else f"{one.sample.id}.{number}"
-        kept.append((one.reward, replace(one.sample, id=ident, completion=one.completion)))
-    if settings.count is not None and len(kept) > settings.count:
-        best = sorted(range(len(kept)), key=lambda k: (-(kept[k][0] or 0.0), k))
-        left_out, reason = set(best[settings.count :]), f"more than {settings.count}"
-        rejected += [{"id": kept[k][1].id, "reward": kept[k][0], "reason": reason} for k in sorted(left_out)]
-        kept = [pair for k, pair in enumerate(kept) if k not in left_out]
-    return [sample for _, sample in kept], rejected
+        kept.append(replace(one.sample, id=ident, completion=one.completion))
+    if wanted > passed:
+        log.warning("only %d of %d pass the thresholds: the best others fill up to %d", passed, len(candidates), wanted)
+    return kept, rejected
 
 
 def _reason(settings: CollectSettings, parser: str, one: Candidate) -> str | None:

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -52,13 +53,16 @@ def choose(
 ) -> tuple[list[Sample], list[dict]]:
     """(kept, rejected rows): by thresholds, then at most `count`. Kept samples carry their difficulty, in their order.
 
-    overlaps: sample id -> tIoU of each answer, in [0, 1].
+    Where fewer than `min_count` are left, others are drawn. overlaps: sample id -> tIoU of each answer, in [0, 1].
     """
     mean = {sample.id: statistics.fmean(overlaps[sample.id]) for sample in samples}
     reasons = {sample.id: _reason(settings, mean[sample.id], overlaps[sample.id]) for sample in samples}
     left = [sample.id for sample in samples if reasons[sample.id] is None]
     taken = set(_at_most(settings, left, mean))
     reasons |= {ident: f"more than {settings.count}" for ident in left if ident not in taken}
+    filling = _filling(settings, [ident for ident in reasons if ident not in taken], len(taken))
+    reasons |= dict.fromkeys(filling)
+    taken |= set(filling)
     kept = [replace(sample, difficulty=round(mean[sample.id], 6)) for sample in samples if sample.id in taken]
     rejected = [
         {"id": ident, "difficulty": mean[ident], "reason": reason} for ident, reason in reasons.items() if reason
@@ -98,10 +102,22 @@ def _at_most(settings: FilterSettings, left: list[str], mean: dict[str, float]) 
 
     def key(ident: str) -> float:
         """The largest of log(u) / weight are a draw without replacement, whatever the order of the samples."""
-        u = (seed_of(settings.seed, "filter", ident) + 1) / (2**SEED_BITS + 1)
-        return math.log(u) / (weight(mean[ident], settings.gaussian) if settings.gaussian else 1.0)
+        return _log_chance(settings, ident) / (weight(mean[ident], settings.gaussian) if settings.gaussian else 1.0)
 
     return sorted(left, key=key, reverse=True)[: settings.count]
+
+
+def _filling(settings: FilterSettings, others: list[str], taken: int) -> list[str]:
+    """As many of the other ids as `min_count` is short of, drawn."""
+    short = min(max(0, (settings.min_count or 0) - taken), len(others))
+    if short:
+        log.warning("only %d samples pass the thresholds: %d others are drawn to fill up", taken, short)
+    return sorted(others, key=partial(_log_chance, settings), reverse=True)[:short]
+
+
+def _log_chance(settings: FilterSettings, ident: str) -> float:
+    """log(u) of a u in (0, 1) that is the sample's own."""
+    return math.log((seed_of(settings.seed, "filter", ident) + 1) / (2**SEED_BITS + 1))
 
 
 # ---------------------------------------------------------------- answers

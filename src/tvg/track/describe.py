@@ -83,5 +83,16 @@ def sample(rows: list[dict]) -> str:
     return "\n".join([*lines, ""])
 
 
+def signs(warnings: list[dict], verbs: list[dict]) -> dict[str, str]:
+    """Tags of a training: what it is warned of, and the verbs that most of its newest inversion rollouts name.
+
+    >>> signs([{"step": 9, "name": "generic_verbs", "text": "..."}], [{"step": 4, "top": [["open", 0.75]]}])
+    {'warning.generic_verbs': 'step 9: ...', 'verbs': 'open 75 %'}
+    """
+    tags = {f"warning.{row['name']}": f"step {row['step']}: {row['text']}" for row in warnings}
+    named = ", ".join(f"{verb} {100 * share:.0f} %" for row in verbs[-1:] for verb, share in row["top"])
+    return tags | ({"verbs": named} if named else {})
+
+
 def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -16,15 +16,17 @@ from pydantic import ValidationError
 
 from tvg.errors import TvgError
 from tvg.evaluate.predictions import read_predictions
+from tvg.rows import Rows
 from tvg.settings import Closed
 from tvg.spec import EvaluationSpec
 from tvg.store import FOLDERS, Store, read_spec, read_stage
-from tvg.track.describe import ancestors, flatten, is_number, sample, settings
+from tvg.track.describe import ancestors, flatten, is_number, sample, settings, signs
 from tvg.track.runs import Run, State, arm
 
 log = logging.getLogger(__name__)
 
-STAGE = ("spec.json", "run.json", "metrics.jsonl", "model.done")
+SIGNS = ("warnings.jsonl", "verbs.jsonl")
+STAGE = ("spec.json", "run.json", "metrics.jsonl", "model.done", *SIGNS)
 EVALUATION = ("run.json", "metrics.json", "predictions.jsonl")
 REPORT = ("tables/*.md", "tables/*.csv", "plots/**/*.png", "report/*.html")
 POINTER = {"experiment", "arm", "seed", "stages", "evaluations"}
@@ -83,11 +85,12 @@ class Reader:
 
         def build(stamp: tuple) -> Run:
             run = self._json(folder / "run.json")
+            warnings, verbs = (Rows(folder / name).rows() for name in SIGNS)
             return Run(
                 key=f"stages/{ident}",
                 name=ident,
                 state=_state(run, (folder / "model.done").exists()),
-                tags={"kind": "stage", "id": ident, **_source(run)},
+                tags={"kind": "stage", "id": ident, **_source(run), **signs(warnings, verbs)},
                 params=self._params(ident),
                 history=folder / "metrics.jsonl",
                 files=_present(folder, ("spec.json", *(["run.json"] if run.get("ended") else []))),

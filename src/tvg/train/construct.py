@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from tvg.errors import TvgError
 from tvg.sample import Sample
 from tvg.spec import AwbcSpec
-from tvg.train.schedule import SEED_BITS
+from tvg.train.schedule import SEED_BITS, moved, progress
 from tvg.train.stage import Job
 
 log = logging.getLogger(__name__)
@@ -41,19 +41,21 @@ class Construction:
 
     A prefix leaves at least one token to the model: captions that are too many for that are left out, the last drawn
     first. A rollout is plain where none is left, where its sample has no captions or is asked another task than
-    `ground`, and where the draw of its prompt says so (`constructed`).
+    `ground`, and where the draw of its prompt says so (`constructed`, `constructed_end`).
     """
 
     def __init__(self, job: Job):
         self.job, self.cut = job, 0  # cut: captions left out since the trainer has last asked
-        if job.spec.constructed:
+        if job.spec.constructed or job.spec.constructed_end:
             _check(job.spec, job.order, job.policy.tokenizer.all_special_tokens)
 
     def __call__(self, position: int, rollout: int) -> list[int]:
         """Token ids of the prefix; none for a plain rollout. position: in the schedule."""
         sample, spec = self.job.order[position], self.job.spec
         chance = self.job.seed_at(position, "constructed") / 2**SEED_BITS
-        if not _can(sample) or chance >= spec.constructed:
+        end = spec.constructed if spec.constructed_end is None else spec.constructed_end
+        share = moved(spec.constructed, end, progress(spec, position, len(self.job.order)))
+        if not _can(sample) or chance >= share:
             return []
         chosen = drawn(sample.captions, self.job.seed_at(position, rollout, "captions"))
         while chosen:

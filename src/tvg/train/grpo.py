@@ -26,6 +26,7 @@ from tvg.store import Store
 from tvg.train import stage
 from tvg.train.arguments import on_one_device, rows_per_pass
 from tvg.train.checkpoints import WholeCheckpoints
+from tvg.train.measures import Measures
 from tvg.train.probes import ShuffledFrames
 from tvg.train.record import Completions
 from tvg.train.stage import Job
@@ -43,7 +44,8 @@ def _trainer(job: Job) -> "VideoGrpo":
     # trl's bnpo divides by the tokens of one pass, so that memory settings would change the result; over the
     # whole step it is dapo. Same in Time-R1 and Invert4TVG but for their split (systems.md 1.3).
     loss_type = "dapo" if job.spec.loss_type == "bnpo" else job.spec.loss_type
-    return VideoGrpo(job, arguments(job, loss_type=loss_type, epsilon=job.spec.epsilon), job.spec.beta)
+    args = arguments(job, loss_type=loss_type, epsilon=job.spec.epsilon, delta=job.spec.delta)
+    return VideoGrpo(job, args, job.spec.beta)
 
 
 def arguments(job: Job, **own: Any) -> GRPOConfig:
@@ -114,6 +116,7 @@ class VideoGrpo(WholeCheckpoints, GRPOTrainer):
         back_end = job.spec.data.samples.verbs
         self.extractor = extractor(back_end) if back_end else None
         self.probe = ShuffledFrames(job) if "temporal" in job.spec.rewards else None
+        self.measures = Measures(job.spec, job.folder, self.extractor)
         self.completions = Completions(job.folder)
         self._contexts: dict[int, Context] = {}
         self._positions: list[int] = []  # of the rows being generated or scored
@@ -262,11 +265,9 @@ class VideoGrpo(WholeCheckpoints, GRPOTrainer):
         }
 
     def _log_rollouts(self) -> None:
-        rewards = torch.tensor([float("nan") if row["reward"] is None else row["reward"] for row in self._rollouts])
-        spread = rewards.view(-1, self.num_generations).std(dim=1)
-        kept = self._metrics["train"]
-        kept["train/reward_std"].append(spread.nanmean().item())  # within a group, the mean over groups
-        kept["train/parse_failures"].append(sum(row["parsed"] is False for row in self._rollouts))
+        samples = [self.job.order[position] for position in self._positions]
+        for name, value in self.measures(self.state.global_step + 1, self._rollouts, samples).items():
+            self._metrics["train"][name].append(value)
 
 
 def regroup(passes: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:

@@ -1,48 +1,27 @@
-"""What a run leaves behind: metrics.jsonl, completions/*.parquet, run.json."""
+"""What a run leaves behind: metrics.jsonl, completions/*.parquet, run.json; verbs and warnings where there are any."""
 
-import importlib.metadata
 import json
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Iterable
-from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas
 import torch
 
+from tvg import facts
+from tvg.rows import Rows
 from tvg.sample import write_lines
+from tvg.train import alarms, measures
 
-LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy", "spacy")
 
-
-class Metrics:
-    """metrics.jsonl: one row a step, on disk at once, so that a killed run has told all it knew."""
+class Metrics(Rows):
+    """metrics.jsonl: one row a step, numbers alone."""
 
     def __init__(self, folder: Path):
-        self.path = folder / "metrics.jsonl"
-
-    def rows(self) -> list[dict]:
-        if not self.path.exists():
-            return []
-        rows = []
-        with self.path.open(encoding="utf-8") as lines:
-            for line in lines:
-                with suppress(ValueError):  # a kill can cut the last line short: its step is run again
-                    rows.append(json.loads(line))
-        return rows
-
-    def cut(self, step: int) -> None:
-        """Forget the rows past the step that training resumes from."""
-        write_lines(self.path, (json.dumps(row) for row in self.rows() if row["step"] <= step))
+        super().__init__(folder / "metrics.jsonl")
 
     def append(self, step: int, values: dict[str, float | None]) -> None:
-        row = {"step": step, "time": time.time(), **{key: value for key, value in values.items() if value is not None}}
-        with self.path.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(row) + "\n")
+        self.add({"step": step, "time": time.time(), **{key: v for key, v in values.items() if v is not None}})
 
 
 class Completions:
@@ -69,6 +48,12 @@ class Completions:
         partial.rename(self._path(step))
 
 
+def cut(folder: Path, step: int) -> None:
+    """Forget what a stage's files tell of the steps past the one that training resumes from."""
+    for told in (Metrics(folder), Completions(folder), measures.verbs(folder), alarms.warnings(folder)):
+        told.cut(step)
+
+
 class Run:
     """run.json: who ran this stage, where, with what, for how long. A resumed run goes on counting its seconds."""
 
@@ -77,17 +62,12 @@ class Run:
         before = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
         self._seconds_before = before.get("seconds", 0.0)
         self.facts = {
-            "started": before.get("started", _now()),
+            "started": before.get("started", facts.now()),
             "ended": None,
             "exit": None,
-            "host": platform.node(),
-            "pid": os.getpid(),
-            "slurm_job": os.environ.get("SLURM_JOB_ID"),
-            "device": _device(device),
+            **facts.here(device),
             "precision": precision,
             "policy": policy,
-            "versions": _versions(),
-            **_source(),
         }
         self.update(before.get("steps", 0))
 
@@ -103,37 +83,5 @@ class Run:
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """Write how it ended: the exit status of an Interrupted, 1 for any other error."""
-        self.facts |= {"ended": _now(), "exit": getattr(error, "code", 1) if error else 0}
+        self.facts |= {"ended": facts.now(), "exit": getattr(error, "code", 1) if error else 0}
         self.update(self.facts["steps"])
-
-
-def _device(device: str) -> str:
-    return torch.cuda.get_device_name() if device.startswith("cuda") else f"cpu, {torch.get_num_threads()} threads"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for library in LIBRARIES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[library] = importlib.metadata.version(library)
-    return found
-
-
-def _source() -> dict[str, str | bool | None]:
-    """The commit of this code and whether it was edited since; None where it is no git checkout."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=20
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
-
-    status = git("status", "--porcelain", "--untracked-files=no")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import math
 import random
+from collections import Counter
 from collections.abc import Sequence
 
 from tvg.errors import TvgError
@@ -30,10 +31,35 @@ def steps(spec: StageSpec, count: int) -> int:
     return spec.steps or math.ceil(spec.epochs * count / per_step(spec))
 
 
-def schedule(spec: StageSpec, samples: Sequence[Sample]) -> list[Sample]:
-    """The samples in the order of training, each with its task: steps x per_step of them, every epoch its own shuffle.
+def progress(spec: StageSpec, position: int, end: int) -> float:
+    """How far a training is at a position of its schedule: 0 in the first step, 1 in the last. end: the schedule's."""
+    return (position // per_step(spec)) / max(1, end // per_step(spec) - 1)
 
-    A sample that carries its completion keeps the task that the completion was made under.
+
+def moved(first: float, last: float, done: float) -> float:
+    """Linearly from `first` to `last`, `done` in [0, 1] of the way; exactly `first` where they are equal."""
+    return first + done * (last - first)
+
+
+def epoch_of(spec: StageSpec, samples: Sequence[Sample]) -> list[Sample]:
+    """What each epoch shows, before it is ordered: the samples; for `draw: static`, with their tasks, some twice.
+
+    A sample that carries its completion keeps the task that the completion was made under, here and in the schedule.
+    """
+    if spec.draw != "static":
+        return list(samples)
+    return [*(_asked(sample, "ground") for sample in samples), *_once_more(spec, samples)]
+
+
+def names(spec: StageSpec, sample: Sample) -> tuple[str, ...]:
+    """What tells a sample of an epoch from all others of it: its id, and where it may come twice its task."""
+    return (sample.id, sample.task) if spec.draw == "static" else (sample.id,)
+
+
+def schedule(spec: StageSpec, samples: Sequence[Sample]) -> list[Sample]:
+    """The samples in the order of training, each with its task: steps x per_step of them.
+
+    Every epoch has its own shuffle; one that goes by difficulty is shuffled first, so that equals stand in any order.
     """
     if not samples:
         raise TvgError(
@@ -44,27 +70,71 @@ def schedule(spec: StageSpec, samples: Sequence[Sample]) -> list[Sample]:
             hint="look into skipped.jsonl in the stage's folder, and at the data's `limit`",
         )
     _check_verbs(spec, samples)
-    size = per_step(spec)
+    _check_difficulty(spec, samples)
+    size, shown = per_step(spec), epoch_of(spec, samples)
+    _tell_repeated(spec, shown[len(samples) :])
+    end = steps(spec, len(shown)) * size
     order = []
-    for position in range(steps(spec, len(samples)) * size):
-        epoch, place = divmod(position, len(samples))
+    for position in range(end):
+        epoch, place = divmod(position, len(shown))
         if place == 0:
-            epoch_order = _shuffled(spec, samples, epoch)
+            epoch_order = _ordered(spec, shown, epoch)
         sample = epoch_order[place]
-        drawn_for = ("step", position // size) if spec.draw == "step" else (epoch, sample.id)
-        order.append(sample if sample.completion is not None else _with_task(spec, sample, *drawn_for))
+        if spec.draw != "static":
+            drawn_for = ("step", position // size) if spec.draw == "step" else (epoch, sample.id)
+            u = seed_of(spec.seed, "task", *drawn_for) / 2**SEED_BITS
+            sample = _asked(sample, _draw(shares(spec, progress(spec, position, end)), u))
+        order.append(sample)
     return order
 
 
-def _shuffled(spec: StageSpec, samples: Sequence[Sample], epoch: int) -> list[Sample]:
-    order = list(samples)
+def shares(spec: StageSpec, done: float) -> dict[Task, float]:
+    """The share of each task, `done` in [0, 1] of the way from the first step to the last."""
+    last = spec.tasks if spec.tasks_end is None else spec.tasks_end
+    mixed = {task: moved(spec.tasks.get(task, 0.0), last.get(task, 0.0), done) for task in spec.every_task}
+    return {task: share for task, share in mixed.items() if share > 0}
+
+
+def _ordered(spec: StageSpec, shown: Sequence[Sample], epoch: int) -> list[Sample]:
+    order = list(shown)
     random.Random(seed_of(spec.seed, "order", epoch)).shuffle(order)
+    if spec.order != "none":  # a difficulty is an overlap: the higher, the easier
+        order.sort(key=lambda sample: sample.difficulty, reverse=spec.order == "easy_to_hard")
     return order
 
 
-def _with_task(spec: StageSpec, sample: Sample, *drawn_for: object) -> Sample:
-    task = _draw(spec.tasks, seed_of(spec.seed, "task", *drawn_for) / 2**SEED_BITS)
-    return sample.with_task("ground" if task in INVERSION_TASKS and not sample.verbs else task)
+def _once_more(spec: StageSpec, samples: Sequence[Sample]) -> list[Sample]:
+    """The samples that `draw: static` repeats under the tasks other than `ground`: all of a video's, or none.
+
+    The seed alone ranks the videos; the tasks take theirs from the top of that rank one after the other, each until one
+    more video would lead away from its share. So a larger share repeats what a smaller one does, and more.
+    """
+    videos: dict[str, list[Sample]] = {}
+    for sample in samples:
+        videos.setdefault(sample.video, []).append(sample)
+    rank = sorted(videos, key=lambda video: seed_of(spec.seed, "static", video), reverse=True)
+    found, due = [], 0.0
+    for task in (task for task in spec.tasks if task != "ground"):
+        due += len(samples) * spec.tasks[task] / spec.tasks["ground"]
+        while rank:
+            more = [_asked(sample, task) for sample in videos[rank[-1]] if _can(sample, task)]
+            if len(found) + len(more) / 2 > due:
+                break
+            found += more
+            rank.pop()
+    return found
+
+
+def _can(sample: Sample, task: Task) -> bool:
+    """May a task be asked about a sample? The inversion tasks need a verb, and a completion has its own."""
+    return sample.completion is None and (task not in INVERSION_TASKS or bool(sample.verbs))
+
+
+def _asked(sample: Sample, task: Task) -> Sample:
+    """The sample under a task, or under `ground` where it has no verb for it; as it is where it has its completion."""
+    if sample.completion is not None:
+        return sample
+    return sample.with_task(task if _can(sample, task) else "ground")
 
 
 def _draw(tasks: dict[Task, float], u: float) -> Task:
@@ -77,7 +147,7 @@ def _draw(tasks: dict[Task, float], u: float) -> Task:
 
 
 def _check_verbs(spec: StageSpec, samples: Sequence[Sample]) -> None:
-    asked = [task for task in spec.tasks if task in INVERSION_TASKS]
+    asked = [task for task in spec.every_task if task in INVERSION_TASKS]
     if not asked:
         return
     verbless = sum(not sample.verbs for sample in samples)
@@ -91,3 +161,22 @@ def _check_verbs(spec: StageSpec, samples: Sequence[Sample]) -> None:
         )
     if verbless:
         log.info("%d of %d samples have no verb: they are only ever grounded", verbless, len(samples))
+
+
+def _check_difficulty(spec: StageSpec, samples: Sequence[Sample]) -> None:
+    unknown = sum(sample.difficulty is None for sample in samples)
+    if spec.order != "none" and unknown:
+        raise TvgError(
+            "training data",
+            f"an order by difficulty ({spec.order}) of samples whose difficulty is not known",
+            got=f"{unknown} of {len(samples)} samples without one",
+            expected="samples that a filter stage has had answered",
+            hint="name a stage of kind filter as `data:`, or leave out `order`",
+        )
+
+
+def _tell_repeated(spec: StageSpec, repeated: Sequence[Sample]) -> None:
+    if spec.draw == "static":
+        tasks = Counter(sample.task for sample in repeated)
+        told = ", ".join(f"{count} as {task}" for task, count in tasks.items()) or "none"
+        log.info("samples that every epoch repeats: %s; of %d videos", told, len({s.video for s in repeated}))

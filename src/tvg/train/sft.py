@@ -56,7 +56,7 @@ class Collator:
     def response(self, position: int) -> list[int]:
         """The token ids of the canonical response, the end token included."""
         tokenizer = self.job.policy.tokenizer
-        text = target(self.job.order[position], self.job.spec.prompt.answer)
+        text = target(self.job.order[position], self.job.prompts[position].answer)
         return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
 

@@ -21,13 +21,14 @@ from tvg.model.policy import Context, Policy
 from tvg.model.question import context
 from tvg.model.sight import sees_video
 from tvg.sample import Sample, write_lines
-from tvg.settings import Runtime
-from tvg.spec import StageSpec, canonical
+from tvg.settings import Prompt, Runtime
+from tvg.spec import SftSpec, StageSpec, canonical
 from tvg.store import Store
-from tvg.train import checkpoints, inputs, signals
+from tvg.train import checkpoints, inputs, record, signals
 from tvg.train.arguments import precision, shared
-from tvg.train.record import Completions, Metrics, Run
-from tvg.train.schedule import per_step, schedule, seed_of, steps
+from tvg.train.fixed_set import FixedSet
+from tvg.train.record import Run
+from tvg.train.schedule import epoch_of, names, per_step, schedule, seed_of, steps
 from tvg.train.watch import Watch, quiet
 from tvg.video.decode import Frames
 
@@ -39,7 +40,7 @@ MOST_THREADS = 8
 class Job:
     """What a trainer is made of.
 
-    order: the schedule, and contexts by position in it; count: samples of one epoch. frames: of each video.
+    order: the schedule; prompts and contexts by position in it; count: samples of one epoch. frames: of each video.
     """
 
     spec: StageSpec
@@ -48,6 +49,7 @@ class Job:
     device: str
     policy: Policy
     order: list[Sample]
+    prompts: list[Prompt]
     contexts: inputs.Ahead[Context]
     frames: Mapping[str, Frames]
     count: int
@@ -60,7 +62,7 @@ class Job:
 
     def seed_at(self, position: int, *parts: object) -> int:
         """The seed of a random choice about the sample at this position of the schedule."""
-        return seed_of(self.spec.seed, position // self.count, self.order[position].id, *parts)
+        return seed_of(self.spec.seed, position // self.count, *names(self.spec, self.order[position]), *parts)
 
 
 Build = Callable[[Job], Trainer]
@@ -102,16 +104,24 @@ def _check_alone() -> None:
 
 def _job(spec, store, runtime, device, folder, run, stop) -> Job:
     samples, cache = inputs.read(spec.data, store, folder)
-    order = schedule(spec, samples)
+    order, count = schedule(spec, samples), len(epoch_of(spec, samples))
+    prompts = [_prompt(spec, sample, position // count) for position, sample in enumerate(order)]
     policy = _policy(spec, store, runtime, device)
     contexts = ahead(
-        lambda position: context(policy, spec.prompt, order[position], cache[order[position].video]),
+        lambda position: context(policy, prompts[position], order[position], cache[order[position].video]),
         spec,
         order,
         device,
     )
-    watch = Watch(spec.seed, Metrics(folder), run)
-    return Job(spec, runtime, folder, device, policy, order, contexts, cache, len(samples), watch, stop)
+    watch = Watch(spec.seed, folder, run, FixedSet(spec, runtime, policy, samples, cache, device, stop))
+    return Job(spec, runtime, folder, device, policy, order, prompts, contexts, cache, count, watch, stop)
+
+
+def _prompt(spec: StageSpec, sample: Sample, epoch: int) -> Prompt:
+    """The prompt that asks this sample: one of those with a question for its task, each with equal chance."""
+    prompts = (spec.prompt, *(spec.more_prompts if isinstance(spec, SftSpec) else ()))
+    asking = [prompt for prompt in prompts if sample.task in prompt.texts] or [spec.prompt]
+    return asking[seed_of(spec.seed, "prompt", epoch, sample.id, sample.task) % len(asking)]
 
 
 def ahead(make: Callable[[int], Any], spec: StageSpec, order: list[Sample], device: str) -> inputs.Ahead:
@@ -155,8 +165,7 @@ def _run(trainer: Trainer, folder: Path) -> None:
     trainer.remove_callback(PrinterCallback)
     resumed = checkpoints.newest(folder / "checkpoints")
     step = checkpoints.step_of(resumed) if resumed else 0
-    Metrics(folder).cut(step)
-    Completions(folder).cut(step)
+    record.cut(folder, step)
     if resumed:
         log.info("resuming after step %d", step)
     try:

@@ -1,4 +1,4 @@
-"""What happens around every optimiser step: seeds, checks, metrics, progress."""
+"""What happens around every optimiser step: seeds, checks, metrics, alarms, progress."""
 
 import logging
 import sys
@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -14,6 +15,8 @@ from transformers.utils import logging as transformers_logging
 
 from tvg.errors import TvgError
 from tvg.progress import SECONDS_BETWEEN_LINES
+from tvg.train import alarms
+from tvg.train.fixed_set import SECONDS, FixedSet
 from tvg.train.record import Metrics, Run
 from tvg.train.schedule import seed_of
 
@@ -44,13 +47,19 @@ def ours(logs: dict[str, float | None]) -> dict[str, float | None]:
 
 
 class Watch(TrainerCallback):
-    """Metrics go to metrics.jsonl, progress to a bar on a terminal and to the log elsewhere."""
+    """Metrics go to metrics.jsonl, alarms to warnings.jsonl, progress to a bar on a terminal or else to the log."""
 
-    def __init__(self, seed: int | None, metrics: Metrics, run: Run):
-        self.seed, self.metrics, self.run = seed, metrics, run
+    def __init__(self, seed: int | None, folder: Path, run: Run, fixed_set: FixedSet):
+        self.seed, self.metrics, self.run, self.fixed_set = seed, Metrics(folder), run, fixed_set
+        self.warnings = alarms.warnings(folder)
         self.bar, self.said = None, 0.0
 
     def on_train_begin(self, args, state, control, **_):
+        self.rows, self.given = self.metrics.rows(), {row["name"] for row in self.warnings.rows()}
+        step = state.global_step
+        if self.rows and self.rows[-1]["step"] == step and SECONDS not in self.rows[-1]:
+            self.metrics.cut(step - 1)  # it may have been stopped while the fixed set was asked
+            self._keep(state, self.rows.pop())
         self.first_step, self.began = state.global_step, time.monotonic()
         if sys.stderr.isatty():
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", unit="step", leave=False)
@@ -72,8 +81,22 @@ class Watch(TrainerCallback):
         values = ours(logs) | {"train/step_seconds": time.monotonic() - self.step_began}
         if tokens := logs.get("tokens"):
             values["train/tokens_per_second"] = tokens / values["train/step_seconds"]
-        self.metrics.append(state.global_step, values)
+        self._keep(state, values)
         self._progress(state, values)
+
+    def _keep(self, state, values: dict[str, float | None]) -> None:
+        """Write the row of the step, with what the fixed set says where that is due, and give the alarms."""
+        try:
+            if self.fixed_set.due(state.global_step, state.max_steps):
+                values = values | self.fixed_set()
+        finally:  # asked to stop: the step has been made, and is saved
+            self.metrics.append(state.global_step, values)
+            self.rows.append({"step": state.global_step, **values})
+        for name, text in alarms.active(self.rows).items():
+            if name not in self.given:
+                self.given.add(name)
+                self.warnings.add({"step": state.global_step, "name": name, "text": text})
+                log.warning("%s at step %d: %s", name, state.global_step, text)
 
     def on_save(self, args, state, control, **_):
         self.run.update(state.global_step)

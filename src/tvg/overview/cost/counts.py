@@ -57,7 +57,10 @@ class Counts:
         count = self.samples(spec.data)
         if count.value is None:
             return count
-        return count._replace(value=math.ceil(spec.epochs * count.value / per_step(spec)))
+        told, shown = "", float(count.value)
+        if spec.draw == "static":
+            told, shown = ", and what each epoch repeats of them, to whole videos", shown / spec.tasks["ground"]
+        return count._replace(value=math.ceil(spec.epochs * shown / per_step(spec)), source=count.source + told)
 
     def read(self, spec: DataStageSpec) -> Count:
         """What a filter or a collect stage chooses among: samples, or completions."""
@@ -112,9 +115,9 @@ class Counts:
 
     def _rollouts(self, spec: StageSpec) -> Count:
         """The grounding rollouts of a whole training."""
-        steps, share = self.steps(spec), spec.tasks.get("ground", 0.0)
-        most = steps.most or share < 1
-        told = "the rollouts of all its source's steps" + (", whatever their task" if share < 1 else "")
+        steps, mixed = self.steps(spec), spec.every_task != ["ground"]
+        most = steps.most or mixed
+        told = "the rollouts of all its source's steps" + (", whatever their task" if mixed else "")
         value = steps.value and steps.value * per_step(spec) * spec.num_generations
         return Count(value, f"{told} ({steps.source})", most)
 

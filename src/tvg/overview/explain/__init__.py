@@ -1,16 +1,17 @@
 """An experiment's arm as the methods section of a paper: plain text, Markdown-friendly, at most 100 columns wide."""
 
+from tvg.arms import MAIN
 from tvg.overview.explain import differences
 from tvg.overview.explain.choices import choice
 from tvg.overview.explain.results import results
-from tvg.overview.explain.stages import KINDS, about, in_order, inversion, numbers, questions, training
+from tvg.overview.explain.stages import KINDS, about, formats, in_order, inversion, numbers, questions, training
 from tvg.overview.explain.subject import Subject, split, weights
 from tvg.overview.layout import several
 from tvg.overview.selection import loads
 from tvg.overview.sources import header, sources
 from tvg.overview.text import bullets, columns, first_paragraph, heading, listed, paragraph, sentence, value
-from tvg.parse import FORMATS, PARSERS, strict_answer
-from tvg.resolve import MAIN, Resolver
+from tvg.parse import PARSERS, strict_answer
+from tvg.resolve import Resolver
 from tvg.settings import FramesSettings
 from tvg.spec import CollectSpec, EvaluationSpec, FilterSpec, Floor
 
@@ -119,7 +120,9 @@ def _evaluation(subject: Subject) -> list[str]:
     experiment, shown = subject.experiment, [stage.prompt.texts for stage in asked]
     new = {task: text for task, text in spec.prompt.texts.items() if text not in [texts.get(task) for texts in shown]}
     if new:
-        lines += questions(subject, experiment.prompt, spec.prompt.model_copy(update={"texts": new}))
+        lines += questions(
+            subject, experiment.prompt, experiment.inversion_prompt, spec.prompt.model_copy(update={"texts": new})
+        )
     return [
         *lines,
         *heading("Answers", 3),
@@ -136,7 +139,7 @@ def _scored(subject: Subject, spec: EvaluationSpec) -> str:
         return rules
     asked = f"{subject.start(subject.experiment.evaluate, spec.model)} answers every query of {benchmarks}"
     asked += f", greedily decoded, as {listed(in_order(settings.tasks))}"
-    trained = [task for stage in subject.stages.values() for task in getattr(stage, "tasks", ())]
+    trained = [task for stage in subject.stages.values() for task in getattr(stage, "every_task", ())]
     told = set(settings.tasks) <= {"ground", *trained}
     return " ".join([sentence(asked), rules, *([] if told else inversion(settings.tasks, spec.data.samples.verbs))])
 
@@ -152,5 +155,5 @@ def _readers(spec: EvaluationSpec) -> list[str]:
     return [
         f"Segment, `strict_answer`: {about(strict_answer)}",
         *legacy,
-        f"Format rate, `{contract.format}`: {about(FORMATS[contract.format])}",
+        *formats(contract, "Format rate"),
     ]

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
+from tvg.arms import MAIN
 from tvg.config import DataSource, StageSource
 from tvg.overview.explain.subject import Subject, split, weights
 from tvg.overview.sources import header, is_ours, paper_value
 from tvg.overview.text import bullets, columns, heading, paragraph, sentence, value
-from tvg.resolve import MAIN
 from tvg.settings import Closed
 from tvg.spec import Floor, HubModel, PathModel
 

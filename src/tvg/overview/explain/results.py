@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
+from tvg.arms import MAIN
 from tvg.overview.explain.subject import Subject
 from tvg.overview.states import is_done
 from tvg.overview.text import columns, heading, listed, paragraph
-from tvg.resolve import MAIN, Run
+from tvg.resolve import Run
 from tvg.settings import Closed
 from tvg.spec import CollectSpec, FilterSpec, StageSpec, TrainedModel
 from tvg.store import identify

@@ -15,7 +15,7 @@ from tvg.parse import FORMATS, PARSERS
 from tvg.prompts import target
 from tvg.sample import INVERSION_TASKS, Sample, Task
 from tvg.segment import Segment
-from tvg.settings import AwbcSettings, Closed, Prompt, RewardSettings
+from tvg.settings import AnswerContract, AwbcSettings, Closed, Prompt, RewardSettings
 from tvg.spec import AwbcSpec, SftSpec, StageSpec
 
 KINDS = {
@@ -31,8 +31,18 @@ TASKS = {
     "recognise_action": first_paragraph(action_recognition.__doc__),
     "describe": first_paragraph(video_description.__doc__),
 }
-DRAWN = {"prompt": "for each prompt", "step": "once for all prompts of a step"}
-TOLD_APART = {"kind", "tasks", "draw", "model", *StageSource.model_fields, *DataSource.model_fields}  # not as numbers
+DRAWN = {
+    "prompt": "The task is drawn for each prompt:",
+    "step": "The task is drawn once for all prompts of a step:",
+    "static": "Every epoch grounds each sample, and repeats those of the same few videos under the other tasks, to "
+    "shares as close as whole videos allow to:",
+}
+ORDERED = {
+    "easy_to_hard": "from the easy samples to the hard ones",
+    "hard_to_easy": "from the hard samples to the easy ones",
+}
+MIXTURE = {"tasks", "tasks_end", "draw", "order"}
+TOLD_APART = {"kind", *MIXTURE, "model", *StageSource.model_fields, *DataSource.model_fields}  # not as numbers
 EXAMPLE = Sample("", "", 30.0, "person opens the door", (Segment(3.2, 9.75),), verbs=("open",))
 
 
@@ -58,15 +68,25 @@ def in_order(tasks: Collection[str]) -> list[Task]:
 
 
 def _tasks(subject: Subject, name: str, spec: StageSpec) -> list[str]:
-    path = f"stages.{name}.tasks"
-    told = f" ({subject.credit(path)})" if "tasks" in subject.written.stages[name].model_fields_set else ""
-    if list(spec.tasks) == ["ground"]:
-        return [*heading("Tasks", 3), *paragraph(f"Every prompt asks `ground`{told}.")]
-    shares = value({task: spec.tasks[task] for task in in_order(spec.tasks)})
-    lines = [f"The task is drawn {DRAWN[spec.draw]}: {shares}{told}."]
-    if spec.kind != "sft":
-        lines.append("All rollouts of a prompt share its task.")
-    return [*heading("Tasks", 3), *paragraph(" ".join([*lines, *inversion(spec.tasks, spec.data.samples.verbs)]))]
+    path, written = f"stages.{name}", subject.written.stages[name].model_fields_set
+    told = f" ({subject.credit(f'{path}.tasks')})" if "tasks" in written else ""
+    if spec.every_task == ["ground"]:
+        lines = [f"Every prompt asks `ground`{told}."]
+    else:
+        lines = [f"{DRAWN[spec.draw]} {_shares(spec.tasks)}{told}."]
+        if spec.tasks_end is not None:
+            last = f"{_shares(spec.tasks_end)} ({subject.credit(f'{path}.tasks_end')})"
+            lines.append(f"These are the shares of the first step; they move linearly to those of the last: {last}.")
+        if spec.kind != "sft":
+            lines.append("All rollouts of a prompt share its task.")
+        lines += inversion(spec.every_task, spec.data.samples.verbs)
+    if spec.order != "none":
+        lines.append(f"Each epoch goes {ORDERED[spec.order]}, by the difficulty that a filter stage has measured.")
+    return [*heading("Tasks", 3), *paragraph(" ".join(lines))]
+
+
+def _shares(tasks: dict[Task, float]) -> str:
+    return value({task: tasks[task] for task in in_order(tasks)})
 
 
 def inversion(tasks: Collection[str], verbs: str | None) -> list[str]:
@@ -90,17 +110,18 @@ def asked(subject: Subject, name: str) -> list[str]:
             spec.prompt.texts,
         ):
             return [*heading("Prompts", 3), *paragraph(f"As in the stage `{earlier}`.")]
-    return questions(subject, told.prompt or subject.experiment.prompt, spec.prompt)
+    inversion_file = getattr(told, "inversion_prompt", None) or subject.experiment.inversion_prompt
+    return questions(subject, told.prompt or subject.experiment.prompt, inversion_file, spec.prompt)
 
 
-def questions(subject: Subject, file: str, prompt: Prompt) -> list[str]:
-    """The text of every task asked, and the file that it stands in."""
+def questions(subject: Subject, file: str, inversion_file: str, prompt: Prompt) -> list[str]:
+    """The text of every task asked, and which of the two files it stands in."""
     own = read_yaml(subject.resolver.folder / "prompts" / f"{file}.yaml")["texts"]
     lines = heading("Prompts", 3)
     if prompt.system:
         lines += [*paragraph("System message:"), *indented(prompt.system)]
     for task in in_order(prompt.texts):
-        where = file if task in own else subject.experiment.inversion_prompt
+        where = file if task in own else inversion_file
         lines += [
             *paragraph(f"`{task}`, prompts/{where}.yaml. {TASKS.get(task, '')}"),
             *indented(prompt.texts[task]),
@@ -117,7 +138,7 @@ def _targets(spec: SftSpec) -> list[str]:
     return [
         *heading("Targets", 3),
         *paragraph(f"A sample's own completion, where it carries one; else, {query}:"),
-        *columns([(task, target(EXAMPLE.with_task(task), spec.prompt.answer)) for task in in_order(spec.tasks)]),
+        *columns([(task, target(EXAMPLE.with_task(task), spec.prompt.answer)) for task in in_order(spec.every_task)]),
     ]
 
 
@@ -125,11 +146,13 @@ def _constructed(file: str, spec: AwbcSpec) -> list[str]:
     """How an awbc stage's rollouts begin, and what is learnt from them."""
     lines = heading("Construction", 3)
     lines += paragraph(f"{sentence(first_paragraph(AwbcSettings.__doc__))} {_loss()}")
-    if not spec.constructed:
+    if not (spec.constructed or spec.constructed_end):
         return [*lines, *paragraph("Here no prompt gets a prefix: all rollouts are the model's own (`constructed` 0).")]
     if spec.prompt.prefix is None:
         return [*lines, *paragraph(f"prompts/{file}.yaml has no `prefix`, so that this stage cannot run.")]
     share = "Every prompt" if spec.constructed == 1 else f"A share of {value(spec.constructed)} of the prompts"
+    if spec.constructed_end is not None:
+        share += f" at the first step, moving linearly to a share of {value(spec.constructed_end)} at the last,"
     asked = f"{share} whose sample has dense captions gets one. {{captions}} is a random subset of them, drawn for each"
     return [
         *lines,
@@ -148,10 +171,16 @@ def _answers(prompt: Prompt) -> list[str]:
     return [
         *heading("Answers", 3),
         *bullets([
-            f"Format, `{contract.format}`: {about(FORMATS[contract.format])}",
+            *formats(contract, "Format"),
             f"Segment, as the rewards read it, `{contract.reward}`: {about(PARSERS[contract.reward])}",
         ]),
     ]  # fmt: skip
+
+
+def formats(contract: AnswerContract, called: str) -> list[str]:
+    """The format checks: of all tasks, then of those that have their own."""
+    checks = {called: contract.format, **{f"{called} of `{task}`": own for task, own in contract.formats.items()}}
+    return [f"{what}, `{check}`: {about(FORMATS[check])}" for what, check in checks.items()]
 
 
 def _rewards(subject: Subject, name: str, spec: StageSpec) -> list[str]:
@@ -164,7 +193,7 @@ def _rewards(subject: Subject, name: str, spec: StageSpec) -> list[str]:
     lines = heading("Rewards", 3)
     lines += indented("reward = " + " + ".join(f"{given.weight} x {reward}" for reward, given in used.items()))
     lines += bullets(_reward(reward, given, spec, subject.credit(f"{at}.{reward}")) for reward, given in used.items())
-    if len(spec.tasks) > 1:
+    if len(spec.every_task) > 1:
         lines += paragraph("A reward that does not apply to a prompt's task drops out of its sum.")
     if idle:
         lines += paragraph(f"In the file, but none of these tasks has it: {listed(idle)}.")
@@ -173,7 +202,7 @@ def _rewards(subject: Subject, name: str, spec: StageSpec) -> list[str]:
 
 def _reward(name: str, given: RewardSettings, spec: StageSpec, credit: str) -> str:
     read = rewards.TASKS.get(name)
-    tasks = "every task" if read is None else listed([task for task in in_order(spec.tasks) if task in read])
+    tasks = "every task" if read is None else listed([task for task in in_order(spec.every_task) if task in read])
     options = [f"{key} {value(item)}" for key, item in given if key != "weight" and item is not None]
     told = f" With {listed(options)}." if options else ""
     return f"`{name}`, on {tasks}. {about(rewards.REWARDS[name])}{told} [{credit}]"

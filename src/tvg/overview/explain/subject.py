@@ -6,9 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tvg.arms import MAIN
 from tvg.config import Experiment, StageOf, StageSource
 from tvg.overview.sources import sources
-from tvg.resolve import MAIN, Resolver, Run
+from tvg.resolve import Resolver, Run
 from tvg.spec import (
     DataSpec,
     DataStageSpec,
