@@ -73,7 +73,7 @@ def test_words_in_braces_of_a_query_stay_as_they_are():
 
 def read(folder, answer, prompt="time_r1"):
     """The grounding prompt with the inversion tasks of a file with this contract."""
-    text = (REPO / "config" / "prompts" / "inversion.yaml").read_text()
+    text = (REPO / "config" / "prompts" / "inversion.yaml").read_text().partition("answer:")[0]
     (folder / "prompts" / "own.yaml").write_text(text + (f"answer: {answer}\n" if answer else ""))
     return read_prompts(folder / "prompts", prompt, "own").answer
 
@@ -105,8 +105,9 @@ def test_an_unknown_format_of_a_task_is_refused(folder):
 def test_a_format_that_is_the_prompts_anyway_is_in_no_spec(folder):
     """So that a file which says what holds already makes no other training."""
     before = canonical(resolved("main", folder=folder).stages["grpo"])
-    text = (folder / "prompts" / "inversion.yaml").read_text()
-    (folder / "prompts" / "inversion.yaml").write_text(text + "answer: {format: fmt_ta}\n")
+    path = folder / "prompts" / "inversion.yaml"
+    path.write_text(path.read_text().replace("answer: {format: fmt_ta}\n", ""))
+    assert "fmt_ta" not in path.read_text()
     assert canonical(resolved("main", folder=folder).stages["grpo"]) == before
 
 

@@ -57,7 +57,7 @@ def test_an_empty_store_trains_everything_once(make):
     assert totals(found)["trainings_shared"] == sum(one.arms > 1 for one in found.trainings) > 0
     assert found.trainings[0].id == identify(base(plan)), "a stage stands after what it starts from"
     main = by_id(found)[identify(grpo(plan))]
-    assert main.serves.startswith(f"{main.arms} arms share it: invert4tvg-main, invert4tvg-ground_0.8")
+    assert main.serves == "4 arms share it: 4 of invert4tvg", "main, ground_0.8 and two that evaluate elsewhere"
 
 
 def test_states_of_trainings(make):
@@ -122,7 +122,9 @@ def test_named_arms_only_but_whom_they_share_with_is_said(make):
 def test_seeds_are_told_apart(make):
     plan = make(seeds=[0, 1])
     found = by_id(forecast(plan, ["time_r1-main"]))
-    assert found[identify(grpo(plan, "time_r1", seed=1))].serves == "time_r1-main; seed 1"
+    assert found[identify(grpo(plan, "time_r1", seed=1))].serves == (
+        "2 arms share it: time_r1-main, time_r1-everywhere; seed 1"
+    )
     assert "seed" not in found[identify(base(plan))].serves, "the base is one for both"
 
 

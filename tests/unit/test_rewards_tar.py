@@ -19,7 +19,7 @@ from tvg.settings import AnswerContract, RewardSettings
 VECTORS = vectors("tar")
 CONTRACT = AnswerContract(format="fmt_tar", reward="ans_last")
 WEIGHTS = {name: RewardSettings(weight=weight) for name, weight in (("format", 3), ("soft_iou", 1), ("anchors", 1))}
-PROMPTS = ("tar_tvg", "tar_tvg_1", "tar_tvg_3", "tar_tvg_4")
+COUNTS = {"tar_tvg_1": "one", "tar_tvg": "two", "tar_tvg_3": "three", "tar_tvg_4": "four"}  # anchors asked for
 TRUTH = [6, 12]
 
 
@@ -270,16 +270,16 @@ def test_any_text_has_a_reward(noise, found):
 # ---------------------------------------------------------------- prompts and versions
 
 
-@pytest.mark.parametrize("name", PROMPTS)
+@pytest.mark.parametrize("name", COUNTS)
 def test_the_prompts_example_is_in_the_form_that_is_rewarded(name):
     prompt = read_prompt(REPO / "config" / "prompts", name)
     text = prompt.texts["ground"]
-    assert prompt.answer == AnswerContract(format="fmt_tar", reward="ans_last")
+    words, count = COUNTS[name], list(COUNTS).index(name) + 1
+    assert prompt.answer == AnswerContract(format="fmt_tar", reward="ans_last", anchors=count)
     example = f"<think>{element((12.54, 17.83))}</think>" + text[text.rindex("<answer>") :].rstrip(". \n")
     assert element(("12.54", "17.83")) in text and fmt_tar(example)
     assert strict_answer(example) == Segment(12.54, 17.83)
-    count = {"tar_tvg": "two", "tar_tvg_1": "one", "tar_tvg_3": "three", "tar_tvg_4": "four"}[name]
-    assert f"exactly {count} estimate" in " ".join(text.split())
+    assert f"exactly {words} estimate" in " ".join(text.split())
 
 
 def test_version():

@@ -42,7 +42,7 @@ ORDERED = {
     "hard_to_easy": "from the hard samples to the easy ones",
 }
 MIXTURE = {"tasks", "tasks_end", "draw", "order"}
-TOLD_APART = {"kind", *MIXTURE, "model", *StageSource.model_fields, *DataSource.model_fields}  # not as numbers
+TOLD_APART = {"kind", *MIXTURE, "model", "more_prompts", *StageSource.model_fields, *DataSource.model_fields}  # not as numbers
 EXAMPLE = Sample("", "", 30.0, "person opens the door", (Segment(3.2, 9.75),), verbs=("open",))
 
 
@@ -111,7 +111,12 @@ def asked(subject: Subject, name: str) -> list[str]:
         ):
             return [*heading("Prompts", 3), *paragraph(f"As in the stage `{earlier}`.")]
     inversion_file = getattr(told, "inversion_prompt", None) or subject.experiment.inversion_prompt
-    return questions(subject, told.prompt or subject.experiment.prompt, inversion_file, spec.prompt)
+    more = ", ".join(f"prompts/{file}.yaml" for file in getattr(told, "more_prompts", ()))
+    drawn = f"A sample is asked so, or under one of these files that ask its task, with equal chance: {more}."
+    return [
+        *questions(subject, told.prompt or subject.experiment.prompt, inversion_file, spec.prompt),
+        *paragraph(drawn if more else ""),
+    ]
 
 
 def questions(subject: Subject, file: str, inversion_file: str, prompt: Prompt) -> list[str]:
