@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from tests.training import frozen, graded, grpo_spec, make_store, sft_spec, untrained, weights_of
+from tests.unit import test_awbc, test_probes
+from tvg.model.load import load
 from tvg.model.plain import PlainPolicy
 from tvg.settings import Lora, Runtime
-from tvg.train import grpo, sft
+from tvg.train import awbc, grpo, sft
 from tvg.train.record import Metrics
 
 pytestmark = [
@@ -65,6 +67,16 @@ def test_grpo(tmp_path, lora, monkeypatch):
     assert (folder / "completions" / "step-000001.parquet").exists()
 
 
+def test_awbc_with_the_temporal_probe_and_the_fixed_set(tmp_path):
+    spec = test_awbc.spec_of(steps=3, rewards=test_probes.TEMPORAL)
+    runtime = RUNTIME.model_copy(update={"fixed_set_every": 2, "fixed_set_count": 3})
+    folder = awbc.train(spec, test_awbc.store_of(tmp_path), runtime)
+    check(folder, spec)
+    assert all("train/logprob_drop" in row and row["train/prefix_length"] > 0 for row in Metrics(folder).rows())
+    assert ["fixed_set/miou" in row for row in Metrics(folder).rows()] == [True, True, True]
+    assert (test_awbc.completions(folder)["logprob_drop"].abs() > 0).any()
+
+
 def test_a_stopped_run_goes_on(tmp_path, monkeypatch):
     spec, store, append = grpo_spec(), make_store(tmp_path), Metrics.append
 
@@ -79,3 +91,16 @@ def test_a_stopped_run_goes_on(tmp_path, monkeypatch):
     assert (store.stage(spec) / "checkpoints" / "checkpoint-1").exists()
     monkeypatch.setattr(Metrics, "append", append)
     check(grpo.train(spec, store, RUNTIME), spec)
+
+
+def test_attention_of_a_loaded_model_has_finite_gradients():
+    """What cuDNN's kernel turns into NaN: a mask, a length of 64 modulo 128, and scores far below zero."""
+    load(grpo_spec().init, None, device="cuda", dtype=torch.bfloat16)
+    length, width = 704, 64
+    query = torch.randn(1, 1, length, width, device="cuda", dtype=torch.bfloat16) * 0.1
+    key, value = query.clone(), query.clone()
+    query[..., 0], key[..., 0] = 1.0, -120 * width**0.5
+    query.requires_grad_()
+    mask = torch.ones(1, 1, length, length, dtype=torch.bool, device="cuda").tril()
+    torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).float().sum().backward()
+    assert query.grad.isfinite().all()

@@ -48,6 +48,7 @@ def load(
                 expected="a hub, path, scratch or stage model", hint="tvg.evaluate.predict answers floors itself",
             )  # fmt: skip
     library = library.to(device)
+    torch.backends.cuda.enable_cudnn_sdp(False)  # torch 2.11 to 2.13 on Hopper: NaN gradients, pytorch issue 196678
     if gradient_checkpointing:
         library.gradient_checkpointing_enable({"use_reentrant": False})
     count = sum(weight.numel() for weight in library.parameters())

@@ -42,7 +42,9 @@ ORDERED = {
     "hard_to_easy": "from the hard samples to the easy ones",
 }
 MIXTURE = {"tasks", "tasks_end", "draw", "order"}
-TOLD_APART = {"kind", *MIXTURE, "model", "more_prompts", *StageSource.model_fields, *DataSource.model_fields}  # not as numbers
+TOLD_APART = {  # not as numbers
+    "kind", *MIXTURE, "model", "more_prompts", *StageSource.model_fields, *DataSource.model_fields,
+}  # fmt: skip
 EXAMPLE = Sample("", "", 30.0, "person opens the door", (Segment(3.2, 9.75),), verbs=("open",))
 
 
