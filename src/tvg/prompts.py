@@ -46,15 +46,15 @@ def answer(sample: Sample) -> str:
             return sample.query.strip()
 
 
-def target(sample: Sample, contract: AnswerContract | None = None) -> str:
-    """The canonical response in the contract's form (default: think and answer); a sample's own completion wins."""
+def target(sample: Sample, contract: AnswerContract | None = None, opening: str | None = None) -> str:
+    """The canonical response in the contract's form (default: think and answer); a sample's own completion wins.
+
+    opening: a reasoning to begin with, its `<think>` included, where the form has room for one.
+    """
     if sample.completion is not None:
         return sample.completion
-    think, said, form = (
-        f"<think>{REASONING[sample.task]}</think>",
-        answer(sample),
-        (contract or AnswerContract()).format_of(sample.task),
-    )
+    opening = opening or f"<think>{REASONING[sample.task]}"
+    think, said, form = f"{opening}</think>", answer(sample), (contract or AnswerContract()).format_of(sample.task)
     if form == "fmt_answer":
         return f"<answer>{said}</answer>"
     if sample.task != "ground":
@@ -67,7 +67,7 @@ def target(sample: Sample, contract: AnswerContract | None = None) -> str:
             return f"{think} <answer>{start:.2f}s to {end:.2f}s</answer>"
         case "fmt_tar" | "fmt_tar_free":
             named = " ".join(f"<timestamp>{a:.2f} to {b:.2f}</timestamp>" for a, b in _narrowing(start, end, contract))
-            return f"<think>{REASONING['ground']} {named}</think> <answer>{said}</answer>"
+            return f"{opening} {named}</think> <answer>{said}</answer>"
         case _:
             return f"{think} <answer>{said}</answer>"
 

@@ -146,6 +146,7 @@ class Resolver(Arms):
     def _training(self, written: Stage, experiment: Experiment, where: str, run: RunKey) -> StageSpec:
         name, arm, seed = run
         tasks = set(written.every_task)
+        constructs = written.kind == "awbc" or (written.kind == "sft" and written.constructed > 0)
         shared = {
             **_own(written, StageSource),
             "version": VERSIONS[written.kind],
@@ -156,12 +157,12 @@ class Resolver(Arms):
                 written.prompt or experiment.prompt,
                 written.inversion_prompt or experiment.inversion_prompt,
                 tasks,
-                prefix=written.kind == "awbc",
+                prefix=constructs,
             ),
         }
         if written.kind == "sft":
             more = [read_prompt(self.folder / "prompts", name) for name in written.more_prompts]
-            return SftSpec(**shared | {"more_prompts": tuple(_asking(prompt, tasks) for prompt in more)})
+            return SftSpec(**shared | {"more_prompts": tuple(_asking(prompt, tasks, constructs) for prompt in more)})
         wanted = written.rewards or experiment.rewards
         rewards.check(wanted, where)
         used = rewards.applicable(wanted, tasks)

@@ -157,6 +157,8 @@ class SftSettings(Optimiser, _Mixture):
     """the kind of stage"""
     batch: PositiveInt = 64
     """samples of an optimiser step"""
+    constructed: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """the share of samples whose target begins with the prompt's `prefix`, filled in with dense captions"""
 
 
 class GrpoSettings(Optimiser, _Mixture):

@@ -50,6 +50,17 @@ def test_every_shipped_arm_resolves(name, scale):
         assert shipped.run(name, arm, 0).evaluations
 
 
+PINNED = {"beta", "epsilon", "loss_type", "scale_rewards", "learning_rate", "num_generations", "temperature",
+          "max_completion_tokens", "prompts_per_step"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_shipped_grpo_stage_pins_what_libraries_have_changed(name):
+    stages = read_yaml(REPO / "config" / "experiments" / f"{name}.yaml").get("stages") or {}
+    for stage, written in stages.items():
+        assert written["kind"] != "grpo" or written.keys() >= PINNED, stage
+
+
 def test_every_shipped_yaml_is_read():
     """By its class, whether anything names it or not."""
     for path in (REPO / "config" / "prompts").glob("*.yaml"):

@@ -1,6 +1,7 @@
 """Supervised fine-tuning, the real thing at toy size: a tiny model, tiny videos through the real frame cache."""
 
 import json
+import re
 import signal
 from dataclasses import replace
 from itertools import pairwise
@@ -8,7 +9,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from tests.training import QUICK, SECONDS, frozen, make_store, same_rows, sft_spec, untrained, weights_of
+from tests.training import PROMPT, QUICK, SECONDS, frozen, make_store, same_rows, sft_spec, untrained, weights_of
+from tests.unit import test_awbc
 from tvg.errors import TvgError
 from tvg.model import question
 from tvg.model.plain import PlainPolicy
@@ -173,6 +175,23 @@ def test_of_several_prompts_each_has_its_share_and_its_contract(tmp_path, monkey
     assert {(task, under_other) for task, under_other, _ in seen} == {
         ("ground", True), ("ground", False), ("describe", False),
     }  # fmt: skip
+
+
+def test_a_constructed_target_walks_through_the_captions_to_the_answer(tmp_path, monkeypatch):
+    taro = PROMPT.model_copy(update={"prefix": "<think>I look for {query}\n{captions}\n",
+                                     "answer": AnswerContract(format="fmt_taro", reward="ans_taro")})  # fmt: skip
+    seen, response = [], sft.Collator.response
+    monkeypatch.setattr(sft.Collator, "response", lambda self, p: seen.append((self, p)) or response(self, p))
+    spec = sft_spec(steps=4, batch=6, prompt=taro, constructed=0.5)
+    sft.train(spec, test_awbc.store_of(tmp_path), QUICK, "cpu")
+    texts = [made.job.policy.decode(response(made, position)) for made, position in seen]
+    walks = [text for text in texts if "s, a" in text]
+    assert 0 < len(walks) < len(texts) and all(FORMATS["fmt_taro"](text) for text in texts)
+    assert re.fullmatch(
+        r"<think>I look for .*\n(From .*\n)*From [^\n]*</think> <answer>.*s</answer>", walks[0], re.DOTALL
+    )
+    with pytest.raises(TvgError, match="no target can be constructed"):
+        sft.train(sft_spec(constructed=0.5), test_awbc.store_of(tmp_path / "other"), QUICK, "cpu")
 
 
 def test_several_processes_are_refused(tmp_path, monkeypatch):

@@ -38,6 +38,10 @@ def shrink(folder: Path) -> Path:
     edit(
         folder / "config" / "scales" / "mini.yaml",
         set={"grpo": {"steps": 3, "prompts_per_step": 2, "max_completion_tokens": 12},
+             "awbc": {"steps": 2, "prompts_per_step": 2, "max_completion_tokens": 80},
+             "sft": {"steps": 2, "batch": 4},
+             "filter": {"count": 5, "min_count": 5, "max_completion_tokens": 12},
+             "collect": {"min_count": 4},
              "evaluation": {"max_completion_tokens": 12}},
         runtime__rollouts_per_pass=16, runtime__save_every=1, shards=2,
     )  # fmt: skip

@@ -138,44 +138,42 @@ def test_a_failed_edit_shows_no_old_number_and_going_back_trains_nothing(demo, t
     assert (root / "tables" / "demo.md").read_text() == table
 
 
-CHAIN = """
-paper: ours
-prompt: time_r1
-rewards: {format: {weight: 1.0}, tiou: {weight: 1.0}}
-stages:
-  explore: {kind: grpo, data: charades_train}
-  traces: {kind: collect, model: explore, min_reward: -1.0}
-  sft: {kind: sft, data: traces, steps: 2, batch: 2}
-  hard: {kind: filter, model: sft, data: charades_train, num_generations: 2, max_completion_tokens: 8,
-         at_least: 0.0, count: 5}
-  grpo: {kind: grpo, init: sft, data: hard}
-evaluate: grpo
-benchmarks: [charades_test]
-"""
-
-
-def test_a_chain_of_stages_that_make_models_and_data(demo, tmp_path):
-    """explore -> collect -> SFT from the fresh base -> filter -> GRPO, as TAR-TVG and TVG-R1 need it."""
-    folder = tmp_path / "chain"
+def test_the_systems_of_several_stages_run_whole(demo, tmp_path):
+    """TAR-TVG, TVG-R1 and TaRO from their own files, each stage on what the one before has made."""
+    folder, names = tmp_path / "chains", ("tar_tvg", "tvg_r1", "taro")
     shutil.copytree(demo, folder)
-    (folder / "config" / "experiments" / "chain.yaml").write_text(CHAIN)
-    snakemake(folder, "tables", "--config", "experiments=[chain]")
-    plan = Plan.load({"experiments": ["chain"]}, folder / "config")
-    stages = {name: folder / plan.store.stage(spec) for name, spec in plan.runs["chain", "main", 0].stages.items()}
-    rows = {name: (stages[name] / "samples.jsonl").read_text().splitlines() for name in ("traces", "hard")}
-    assert len(rows["hard"]) == 5 and all("difficulty" in row for row in rows["hard"])
-    assert len(rows["traces"]) == 3 * 2 * 8 and all("completion" in row for row in rows["traces"])
-    used = {row["id"] for path in stages["grpo"].glob("completions/*.parquet") for row in _rows(path)}
-    assert used <= {json.loads(row)["id"] for row in rows["hard"]}
-    for verb in (["explain", "chain"], ["plan", "chain"], ["status", "chain"]):
+    mains = f"experiments=[{','.join(f'{name}-main' for name in names)}]"
+    snakemake(folder, "tables", "--config", mains)
+    plan = Plan.load({"experiments": [f"{name}-main" for name in names]}, folder / "config")
+    stages = {
+        f"{name}.{stage}": folder / plan.store.stage(spec)
+        for name in names for stage, spec in plan.runs[name, "main", 0].stages.items()
+    }  # fmt: skip
+    chosen = {
+        name: _lines(stages[name] / "samples.jsonl") for name in ("tar_tvg.traces", "tvg_r1.traces", "tvg_r1.chosen")
+    }
+    explored = _rollouts(stages["tar_tvg.explore"])
+    assert {row["completion"] for row in chosen["tar_tvg.traces"]} <= set(explored.completion)
+    assert chosen["tvg_r1.traces"] and all("<time>" in row["completion"] for row in chosen["tvg_r1.traces"])
+    assert all("difficulty" in row for row in chosen["tvg_r1.chosen"])
+    assert set(_rollouts(stages["tvg_r1.grpo"]).id) <= {row["id"] for row in chosen["tvg_r1.chosen"]}
+    warm = _rollouts(stages["taro.warm"])
+    assert (warm.prefix > 0).any() and warm[warm.prefix > 0].completion.str.startswith("<think>I look for").all()
+    assert _rollouts(stages["taro.grpo"]).logprob_drop.notna().any()
+    for verb in (["explain", "tvg_r1"], ["plan", "tvg_r1"], ["status", "tvg_r1"]):
         said = tvg(folder, *verb).stdout
         assert "filter" in said and "collect" in said, said
 
 
-def _rows(path: Path) -> list[dict]:
+def _lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _rollouts(stage: Path):
+    """Every rollout of a stage."""
     import pandas
 
-    return pandas.read_parquet(path).to_dict("records")
+    return pandas.concat([pandas.read_parquet(path) for path in sorted(stage.glob("completions/*.parquet"))])
 
 
 def test_an_interrupted_run_continues(tmp_path):

@@ -31,6 +31,19 @@ CURVES = {
     "train/loss": "loss",
     "train/grad_norm": "gradient norm",
     "train/kl": "KL to the reference",
+    "train/entropy": "entropy (nats a token)",
+    "train/zero_std_groups": "groups without spread (share)",
+    "train/unparsed": "unreadable answers (share)",
+    "train/mean_anchors": "anchors of a rollout",
+    "train/anchors_over_cap": "rollouts with too many anchors (share)",
+    "train/refined": "rollouts that refine (share)",
+    "train/top_verb_share": "share of the most frequent verb",
+    "fixed_set/r1_at_0.5": "fixed training samples: R1@0.5",
+    "fixed_set/miou": "fixed training samples: mean tIoU",
+    "fixed_set/format_rate": "fixed training samples: format",
+    "fixed_set/complete_verb": "fixed training samples: VC",
+    "fixed_set/recognise_action": "fixed training samples: AR",
+    "fixed_set/describe": "fixed training samples: VD",
 }
 ACROSS = 4  # panels of bars side by side
 OFFSET_LIMIT = 15.0  # seconds; what lies beyond is counted in the outermost bins

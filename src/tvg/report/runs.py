@@ -257,6 +257,7 @@ def reductions(one: Scored) -> list[str]:
         *(["drawn videos"] if spec.data.samples.dataset.kind == "mini" else []),
         *([f"first {spec.data.limit} queries"] if spec.data.limit else []),
         *(["LoRA"] if any(stage.lora for stage in stages(spec)) else []),
+        *(f"{stage.kind.upper()} of {stage.steps} steps" for stage in stages(spec) if stage.steps),
     ]
 
 

@@ -55,7 +55,7 @@ class Construction:
         chance = self.job.seed_at(position, "constructed") / 2**SEED_BITS
         end = spec.constructed if spec.constructed_end is None else spec.constructed_end
         share = moved(spec.constructed, end, progress(spec, position, len(self.job.order)))
-        if not _can(sample) or chance >= share:
+        if not can_construct(sample) or chance >= share:
             return []
         chosen = drawn(sample.captions, self.job.seed_at(position, rollout, "captions"))
         while chosen:
@@ -68,13 +68,14 @@ class Construction:
         return []
 
 
-def _can(sample: Sample) -> bool:
+def can_construct(sample: Sample) -> bool:
+    """Is there a walk through its video to write down?"""
     return sample.task == "ground" and bool(sample.captions)
 
 
 def _check(spec: AwbcSpec, order: Sequence[Sample], special: Sequence[str]) -> None:
     """Raises TvgError where nothing can be constructed, or a prefix would hold a special token of the model's."""
-    samples = {sample.id: sample for sample in order if _can(sample)}.values()
+    samples = {sample.id: sample for sample in order if can_construct(sample)}.values()
     asked = len({sample.id for sample in order})
     if not spec.prompt.prefix or not samples:
         raise TvgError(

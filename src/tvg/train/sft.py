@@ -7,6 +7,7 @@ from datasets import Dataset
 from torch import Tensor
 from trl import SFTConfig, SFTTrainer
 
+from tvg.errors import TvgError
 from tvg.prompts import target
 from tvg.settings import Runtime
 from tvg.spec import SftSpec
@@ -14,6 +15,8 @@ from tvg.store import Store
 from tvg.train import stage
 from tvg.train.arguments import on_one_device, rows_per_pass
 from tvg.train.checkpoints import WholeCheckpoints
+from tvg.train.construct import can_construct, drawn, prefix
+from tvg.train.schedule import SEED_BITS
 from tvg.train.stage import Job
 from tvg.train.watch import broken
 
@@ -26,6 +29,7 @@ def train(spec: SftSpec, store: Store, runtime: Runtime, device: str | None = No
 
 
 def _trainer(job: Job) -> "VideoSft":
+    _check_constructed(job)
     rows = rows_per_pass(job.spec.batch, job.runtime.rollouts_per_pass)
     args = SFTConfig(
         **job.arguments(),
@@ -36,6 +40,16 @@ def _trainer(job: Job) -> "VideoSft":
         packing=False,
     )
     return VideoSft(job, on_one_device(args))
+
+
+def _check_constructed(job: Job) -> None:
+    asked = zip(job.prompts, job.order, strict=True)
+    if job.spec.constructed and not any(prompt.prefix and can_construct(sample) for prompt, sample in asked):
+        raise TvgError(
+            "sft training", "no target can be constructed", got=f"constructed: {job.spec.constructed}",
+            expected="a prompt with `prefix`, and samples with dense captions",
+            hint="name such a prompt and such data, or leave `constructed` out",
+        )  # fmt: skip
 
 
 class Collator:
@@ -56,8 +70,16 @@ class Collator:
     def response(self, position: int) -> list[int]:
         """The token ids of the canonical response, the end token included."""
         tokenizer = self.job.policy.tokenizer
-        text = target(self.job.order[position], self.job.prompts[position].answer)
+        text = target(self.job.order[position], self.job.prompts[position].answer, self._opening(position))
         return [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+
+    def _opening(self, position: int) -> str | None:
+        """The prompt's prefix with some of the sample's captions, for the share of samples that is to have one."""
+        template, sample = self.job.prompts[position].prefix, self.job.order[position]
+        chance = self.job.seed_at(position, "constructed") / 2**SEED_BITS
+        if template is None or not can_construct(sample) or chance >= self.job.spec.constructed:
+            return None
+        return prefix(template, sample.query, drawn(sample.captions, self.job.seed_at(position, "captions"))).rstrip()
 
 
 class VideoSft(WholeCheckpoints, SFTTrainer):

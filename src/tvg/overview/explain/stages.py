@@ -146,7 +146,17 @@ def _targets(spec: SftSpec) -> list[str]:
         *heading("Targets", 3),
         *paragraph(f"A sample's own completion, where it carries one; else, {query}:"),
         *columns([(task, target(EXAMPLE.with_task(task), spec.prompt.answer)) for task in in_order(spec.every_task)]),
+        *paragraph(_walks(spec)),
     ]
+
+
+def _walks(spec: SftSpec) -> str:
+    if not spec.constructed:
+        return ""
+    return (
+        f"A share of {value(spec.constructed)} of the samples with dense captions that are asked by a prompt with "
+        "`prefix` reason in its words instead, {captions} being a random subset of theirs, in the order of time."
+    )
 
 
 def _constructed(file: str, spec: AwbcSpec) -> list[str]:
