@@ -34,13 +34,13 @@ def offered(line):
     ("line", "words"),
     [
         ("tvg pl", ["plan"]),
-        ("tvg plan time_r1-fine", ["time_r1-finetune"]),
+        ("tvg plan time_r1-finetune_a", ["time_r1-finetune_activitynet"]),
         ("tvg status ze", ["zero_shot"]),
         ("tvg plan time_r1 --config sc", ["scale="]),
         ("tvg plan --config scale=m", ["mini"]),
         ("tvg check --config seeds=[0] scale=re", ["rehearsal"]),
         ("tvg parse --format stri", ["strict_answer"]),
-        ("tvg table invert4tvg_f", ["invert4tvg_figure_5"]),
+        ("tvg table invert4tvg_figure_5", ["invert4tvg_figure_5"]),
         ("tvg completion z", ["zsh"]),
     ],
 )

@@ -46,6 +46,7 @@ CURVES = {
     "fixed_set/describe": "fixed training samples: VD",
 }
 ACROSS = 4  # panels of bars side by side
+FEW = 12  # points of a curve that are shown one by one
 OFFSET_LIMIT = 15.0  # seconds; what lies beyond is counted in the outermost bins
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -181,7 +182,11 @@ def _curve(axes: Axes, rows: Sequence[dict], key: str, colour: str, label: str, 
     if points:
         steps, values = np.array(points, dtype=float).T
         axes.plot(steps, values, color=colour, alpha=0.18, linewidth=0.8)
-        axes.plot(steps, smooth(values), color=colour, linewidth=width, label=label, zorder=2 + width / 10)
+        marker = "o" if len(values) <= FEW else None
+        axes.plot(
+            steps, smooth(values), color=colour, linewidth=width, marker=marker, markersize=3, label=label,
+            zorder=2 + width / 10,
+        )  # fmt: skip
 
 
 def _colours(count: int) -> list[str]:
