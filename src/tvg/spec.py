@@ -110,36 +110,34 @@ class Floor(Closed):
     fit: SamplesSpec | None = None
 
 
-class SftSpec(SftSettings):
-    """A supervised training, resolved. more_prompts: each with the tasks that its own file asks."""
+class Training(Closed):
+    """What resolving adds to the settings of any stage that makes a model."""
 
     version: int
     init: "Model"
     data: DataSpec
     prompt: Prompt
+
+
+class Rewarded(Training):
+    """Of one that learns from rewards. versions: of every reward, parser and sampler in use."""
+
+    rewards: dict[str, RewardSettings]
+    versions: dict[str, int]
+
+
+class SftSpec(SftSettings, Training):
+    """A supervised training, resolved. more_prompts: each with the tasks that its own file asks."""
+
     more_prompts: tuple[Prompt, ...] = ()
 
 
-class GrpoSpec(GrpoSettings):
-    """A GRPO training, resolved. `versions`: of every reward, parser and sampler in use."""
-
-    version: int
-    init: "Model"
-    data: DataSpec
-    prompt: Prompt
-    rewards: dict[str, RewardSettings]
-    versions: dict[str, int]
+class GrpoSpec(GrpoSettings, Rewarded):
+    """A GRPO training, resolved."""
 
 
-class AwbcSpec(AwbcSettings):
-    """An advantage-weighted cloning, resolved. `versions`: of every reward, parser and sampler in use."""
-
-    version: int
-    init: "Model"
-    data: DataSpec
-    prompt: Prompt
-    rewards: dict[str, RewardSettings]
-    versions: dict[str, int]
+class AwbcSpec(AwbcSettings, Rewarded):
+    """An advantage-weighted cloning, resolved."""
 
 
 class FilterSpec(FilterSettings):
@@ -180,7 +178,18 @@ class EvaluationSpec(Closed):
     versions: dict[str, int]
 
 
-for _spec in (DataSpec, TrainedModel, SftSpec, GrpoSpec, AwbcSpec, FilterSpec, CollectSpec, EvaluationSpec):
+for _spec in (
+    DataSpec,
+    TrainedModel,
+    Training,
+    Rewarded,
+    SftSpec,
+    GrpoSpec,
+    AwbcSpec,
+    FilterSpec,
+    CollectSpec,
+    EvaluationSpec,
+):
     _spec.model_rebuild()
 
 

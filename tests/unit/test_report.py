@@ -354,9 +354,11 @@ def test_the_yield_of_data_stages_stands_in_the_protocol(results):
     stage = SftSpec(
         version=1, init=results.base, data=data.model_copy(update={"made_by": second}), prompt=results.prompt, seed=0
     )
-    for spec, kept, read in ((first, 30, 186), (second, 3, 30)):
-        write_json(results.store.stage(spec) / "report.json", {"kept": kept, "read": read})
+    for spec, kept, passed, read in ((first, 30, 30, 186), (second, 3, 1, 30)):
+        write_json(results.store.stage(spec) / "report.json", {"kept": kept, "passed": passed, "read": read})
     ident = runs.scored(results.store.root, "zero_shot", "main", "charades_test")[0].ident
     spec = runs.read_evaluation(results.store, ident).model_copy(update={"model": TrainedModel(stage=stage)})
     one = runs.Scored(results.store, results.store.freeze(spec), 0, {"n": 5})
-    assert runs.protocol(one)["yield"] == "collect kept 30 of 186 (16.1 %), then collect kept 3 of 30 (10.0 %)"
+    assert runs.protocol(one)["yield"] == (
+        "collect kept 30 of 186 (16.1 %), then collect kept 3 of 30 (10.0 %), of which 1 pass its thresholds"
+    )

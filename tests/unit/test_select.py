@@ -158,7 +158,7 @@ def test_a_filter_answers_everything_once_and_a_stage_trains_on_what_it_kept(tmp
     again = list(read_samples(difficulty.run(spec, store, training.QUICK, device="cpu")))
     assert again == chosen and sorted((folder / "answers.jsonl").read_text().splitlines()) == sorted(answers)
     report = json.loads((folder / "report.json").read_text())
-    assert report["kept"] == 3 and report["read"] == len(answers)
+    assert report["kept"] == 3 and report["read"] == report["passed"] == len(answers)
     data = training.DATA.model_copy(update={"made_by": spec})
     read, _ = inputs.read(data, store, tmp_path)
     assert read == chosen

@@ -198,7 +198,9 @@ def _chosen(one: Scored) -> dict[str, str]:
             report = read_json(one.store.stage(made) / "report.json")
             if report and report["read"]:
                 share = 100 * report["kept"] / report["read"]
-                said.append(f"{made.kind} kept {report['kept']:,} of {report['read']:,} ({share:.1f} %)")
+                passed = report.get("passed", report["kept"])
+                filled = f", of which {passed:,} pass its thresholds" if passed < report["kept"] else ""
+                said.append(f"{made.kind} kept {report['kept']:,} of {report['read']:,} ({share:.1f} %){filled}")
             made = made.data.made_by
     return {YIELD: ", then ".join(reversed(said))} if said else {}
 

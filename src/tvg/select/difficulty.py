@@ -42,7 +42,9 @@ def run(spec: FilterSpec, store: Store, runtime: Runtime, device: str | None = N
     overlaps = _overlaps(spec, samples, cache, store, runtime, device)
     kept, rejected = choose(spec, samples, overlaps)
     means = [statistics.fmean(values) for values in overlaps.values()]
-    report = {"read": len(samples), "mean_tiou": statistics.fmean(means), "histogram": histogram(means, "mean tIoU")}
+    passed = sum(_reason(spec, statistics.fmean(values), values) is None for values in overlaps.values())
+    report = {"read": len(samples), "passed": passed, "mean_tiou": statistics.fmean(means),
+              "histogram": histogram(means, "mean tIoU")}  # fmt: skip
     path = finish(spec, store, kept, rejected, report)
     log.info("kept %d of %d samples; %s", len(kept), len(samples), report["histogram"])
     return path
