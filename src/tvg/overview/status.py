@@ -159,7 +159,7 @@ def _choice(selection: Selection, counts: Counts, job: Job) -> ChoiceStatus:
 
 
 def _remark_unrecorded(plan: Plan, job: Job, found: states.ChoiceState | states.EvaluationState) -> str | None:
-    """Of a job that keeps no run.json: its answers and its log are all that tells."""
+    """Of a job that is not a training: its answers and its log tell how it fares."""
     match found.state:
         case "failed":
             return f"{found.note}; {_log(found.log)}"

@@ -155,7 +155,7 @@ class Costs:
 
     @property
     def _device(self) -> str:
-        """Where the newest training ran: an evaluation does not record its own device."""
+        """Where the newest training ran: evaluations and filters are taken to have run there as well."""
         newest = max(self.stages, key=lambda m: m.when, default=None)
         return newest.device if newest else "this machine"
 
