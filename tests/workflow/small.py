@@ -43,6 +43,6 @@ def shrink(folder: Path) -> Path:
              "filter": {"count": 5, "min_count": 5, "max_completion_tokens": 12},
              "collect": {"min_count": 4},
              "evaluation": {"max_completion_tokens": 12}},
-        runtime__rollouts_per_pass=16, runtime__save_every=1, shards=2,
+        runtime__rollouts_per_pass=16, runtime__save_every=1, runtime__fixed_set_count=1, shards=2,
     )  # fmt: skip
     return folder
