@@ -13,7 +13,7 @@ from tvg.evaluate import metrics
 from tvg.report import runs, tables
 from tvg.report.build import Built, build, leading
 from tvg.report.layout import Row
-from tvg.report.plots import CURVES, draw
+from tvg.report.plots import draw
 from tvg.report.runs import BASE, Scored, Training
 from tvg.sample import write_lines
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 EXAMPLES = 6
 TRAINING_PLOTS = {
     "rewards": "Mean reward of each training: smoothed over a tenth of it, raw values faint.",
-    "curves": f"The trainings of the first table: {', '.join(CURVES.values())} and each reward on its own.",
+    "curves": "The trainings of the first table, in all that they log. The fixed samples are of the training set.",
     "offsets": "How late answers start and end. A bias shows as a shifted hill, a guess at fixed places as a wide one.",
 }
 
