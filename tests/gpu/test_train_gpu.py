@@ -1,6 +1,9 @@
 """Both trainers on CUDA in bfloat16, as a job on a GPU runs them: a tiny model of random weights, three steps each."""
 
 import json
+import os
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,9 +11,11 @@ import torch
 from tests.training import frozen, graded, grpo_spec, make_store, sft_spec, untrained, weights_of
 from tests.unit import test_awbc, test_probes
 from tvg.model.load import load
-from tvg.model.plain import PlainPolicy
+from tvg.model.shared import SharedPolicy
 from tvg.settings import Lora, Runtime
-from tvg.train import awbc, grpo, sft
+from tvg.store import Store
+from tvg.train import awbc, grpo, processes, sft
+from tvg.train.launch import launch
 from tvg.train.record import Metrics
 
 pytestmark = [
@@ -20,6 +25,7 @@ pytestmark = [
 RUNTIME = Runtime(rollouts_per_pass=4, save_every=2)
 LORA = Lora(r=4, alpha=8)
 MIXED = {"ground": 0.5, "describe": 0.5}
+TOGETHER = grpo_spec(prompts_per_step=4, tasks=MIXED, learning_rate=1e-4)
 
 
 @pytest.fixture(autouse=True)
@@ -51,13 +57,13 @@ def test_sft(tmp_path, lora):
 
 @pytest.mark.parametrize("lora", [None, LORA])
 def test_grpo(tmp_path, lora, monkeypatch):
-    shown, score = [], PlainPolicy.score
+    shown, score = [], SharedPolicy.score
 
     def watched(self, contexts, *args, **kwargs):
         shown.extend(contexts)
         return score(self, contexts, *args, **kwargs)
 
-    monkeypatch.setattr(PlainPolicy, "score", watched)
+    monkeypatch.setattr(SharedPolicy, "score", watched)
     spec = grpo_spec(lora=lora, tasks=MIXED)
     folder = grpo.train(spec, make_store(tmp_path), RUNTIME)
     check(folder, spec)
@@ -104,3 +110,29 @@ def test_attention_of_a_loaded_model_has_finite_gradients():
     mask = torch.ones(1, 1, length, length, dtype=torch.bool, device="cuda").tril()
     torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).float().sum().backward()
     assert query.grad.isfinite().all()
+
+
+def both(root: Path) -> None:
+    """What each process of the next test does: in float32, where two GPUs must do what one does, and in bfloat16."""
+    grpo.score = graded
+    with processes.joined("cuda"):
+        for precision in ("float32", "bfloat16"):
+            store = Store(root / precision / "results", root / precision / "data")
+            grpo.train(TOGETHER, store, RUNTIME.model_copy(update={"precision": precision}))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_grpo_on_two_gpus(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*sys.path]))
+    for precision in ("float32", "bfloat16"):
+        make_store(tmp_path / precision)
+    code = "import sys; from tests.gpu.test_train_gpu import *; both(Path(sys.argv[1]))"
+    assert launch([sys.executable, "-c", code, str(tmp_path)], 2) == 0
+    folders = [Store(tmp_path / name / "results").stage(TOGETHER) for name in ("float32", "bfloat16")]
+    check(folders[1], TOGETHER)
+    assert json.loads((folders[1] / "run.json").read_text())["processes"] == 2
+    alone = grpo.train(TOGETHER, make_store(tmp_path / "one"), RUNTIME.model_copy(update={"precision": "float32"}))
+    for mine, theirs in zip(Metrics(alone).rows(), Metrics(folders[0]).rows(), strict=True):
+        for name in ("loss", "grad_norm", "reward", "length"):
+            key = f"train/{name}"
+            assert theirs[key] == pytest.approx(mine[key], rel=1e-3, abs=1e-5), key

@@ -12,6 +12,7 @@ import torch
 
 from tvg.evaluate import floors
 from tvg.evaluate.record import Run
+from tvg.model.exhausted import Work
 from tvg.model.load import dtype_for, load
 from tvg.model.plain import PlainPolicy
 from tvg.model.policy import Sampling
@@ -119,7 +120,9 @@ def _model_rows(
         return
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype, began = dtype_for(runtime.precision, device), time.monotonic()
-    policy = load(spec.model, store, device=device, dtype=dtype)
+    policy = load(
+        spec.model, store, device=device, dtype=dtype, policy=runtime.policy, compiled=runtime.compile
+    )  # fmt: skip
     seconds, precision = time.monotonic() - began, str(dtype).removeprefix("torch.")
     with Run(store.evaluation(spec), runtime, device, precision, load_seconds=seconds) as run:
         for batch in progress(_batches(seen, cache, runtime.evaluate_batch), "predicting", unit="batches"):
@@ -137,8 +140,11 @@ def _answers(
 ) -> Iterator[dict]:
     contexts = [context(policy, spec.prompt, sample, cache[sample.video]) for sample in samples]
     sampling = Sampling(spec.settings.max_completion_tokens, temperature=0.0)
-    began = time.monotonic()
-    answers = policy.generate(contexts, sampling, seeds=[0] * len(samples))
+    began, work = time.monotonic(), Work()
+    work("queries are answered", [sample.id for sample in samples], contexts)
+    hint = f"lower `evaluate_batch` of the scale's `runtime`: {len(samples)} at once; what is answered is kept"
+    with work.told(lambda: f"evaluation on {spec.benchmark}", hint):
+        answers = policy.generate(contexts, sampling, seeds=[0] * len(samples))
     seconds, contract = time.monotonic() - began, spec.prompt.answer
     for sample, ids in zip(samples, answers, strict=True):
         text = policy.decode(ids)

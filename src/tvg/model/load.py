@@ -16,7 +16,9 @@ from tvg.errors import TvgError
 from tvg.model import scratch
 from tvg.model.adapt import merge
 from tvg.model.pixels import processor_files
-from tvg.model.plain import PlainPolicy, unwrap
+from tvg.model.plain import PlainPolicy
+from tvg.model.qwen import QwenPolicy, unwrap
+from tvg.model.shared import SharedPolicy
 from tvg.model.tokenizer import TEMPLATE, VIDEO
 from tvg.store import Store
 
@@ -31,8 +33,13 @@ def load(
     device: torch.device | str,
     dtype: torch.dtype,
     gradient_checkpointing: bool = False,
-) -> PlainPolicy:
-    """The policy of a spec, its weights on `device`. Raises TvgError where there are no weights, or foreign ones."""
+    policy: str = "plain",
+    compiled: bool = False,
+) -> QwenPolicy:
+    """The policy of a spec, its weights on `device`. Raises TvgError where there are no weights, or foreign ones.
+
+    policy, compiled: as tvg.settings.Runtime's `policy` and `compile`.
+    """
     match model:
         case spec.ScratchModel():
             library, tokenizer = scratch.build(model, dtype)
@@ -53,6 +60,8 @@ def load(
         library.gradient_checkpointing_enable({"use_reentrant": False})
     count = sum(weight.numel() for weight in library.parameters())
     log.info("%s model: %.1f million parameters, %s on %s", model.source, count / 1e6, dtype, device)
+    if policy == "shared":
+        return SharedPolicy(library, tokenizer, compiled=compiled)
     return PlainPolicy(library, tokenizer)
 
 
@@ -96,7 +105,8 @@ def _pretrained(
     except (OSError, ValueError) as error:
         raise TvgError(
             source, "cannot load this model", got=error, expected=f"a {ARCHITECTURE} model with safetensors weights",
-            hint="check the name, the revision and the network; offline, set HF_HUB_OFFLINE=1 and fill the cache first",
+            hint="check the name, the revision and the network; offline, set HF_HUB_OFFLINE=1 and fill the cache first "
+            "(the model of scale `rehearsal` is on no network: `make rehearsal`)",
         ) from error  # fmt: skip
     if absent := sorted(found["missing_keys"]):
         raise TvgError(
@@ -108,7 +118,7 @@ def _pretrained(
     return model, tokenizer
 
 
-def save(policy: PlainPolicy, folder: Path) -> None:
+def save(policy: QwenPolicy, folder: Path) -> None:
     """Write weights (adapters merged in place), tokenizer and processor files, whole or not at all."""
     disable_progress_bar()
     policy.model = merge(policy.model)

@@ -1,9 +1,10 @@
 """The policy interface: encode what a group shares, generate its rollouts, score them.
 
-Trainers and evaluators know only this. `plain` (library modules, simple, the oracle) implements it.
+Trainers and evaluators know only this. `plain` (library modules, simple, the oracle) and `shared` (what a group has in
+common is computed once) implement it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,6 +46,14 @@ class Scores:
     entropies: Tensor | None = None
 
 
+class Completion(list[int]):
+    """Token ids. logps: the log-probability of each, at the sampling's temperature (1 if greedy), top_p left aside."""
+
+    def __init__(self, tokens: Iterable[int], logps: list[float]):
+        super().__init__(tokens)
+        self.logps = logps
+
+
 class Policy(Protocol):
     """One model with its processor."""
 
@@ -59,8 +68,8 @@ class Policy(Protocol):
         sampling: Sampling,
         seeds: Sequence[int],
         prefixes: Sequence[list[int]] | None = None,
-    ) -> list[list[int]]:
-        """One completion (token ids) for each context; a group repeats its context object, which is encoded once.
+    ) -> list[Completion]:
+        """One completion for each context; a group repeats its context object, which is encoded once.
 
         seeds: one integer a rollout; the same seed gives the same rollout whatever else is in the batch, up to the
         rounding of logits. prefixes: forced first tokens of each completion, returned as part of it, and counted in

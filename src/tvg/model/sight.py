@@ -10,7 +10,7 @@ from tvg.model.policy import Context, Policy
 @torch.no_grad()
 def sees_video(policy: Policy, context: Context) -> float:
     """The largest change of a log-probability, in nats, when the pixels are negated: 0 if they do not get in."""
-    completion = context.input_ids[None, -8:]
+    completion = context.input_ids[None, -3:]  # short: a vision token is in no completion
     mask = torch.ones_like(completion)
     training = policy.model.training
     policy.model.eval()

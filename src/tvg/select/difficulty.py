@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from tvg.model.exhausted import Work
 from tvg.model.load import dtype_for, load
 from tvg.model.policy import Policy, Sampling
 from tvg.model.question import context
@@ -135,7 +136,10 @@ def _overlaps(
     log.info("%d samples to answer %d times, %d answered before", len(todo), spec.num_generations, len(rows))
     if todo:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        policy = load(spec.model, store, device=device, dtype=dtype_for(runtime.precision, device))
+        policy = load(
+            spec.model, store, device=device, dtype=dtype_for(runtime.precision, device), policy=runtime.policy,
+            compiled=runtime.compile,
+        )  # fmt: skip
         side_by_side = max(1, runtime.generate_batch // spec.num_generations)
         batches = [todo[start : start + side_by_side] for start in range(0, len(todo), side_by_side)]
         with path.open("a", encoding="utf-8") as out:
@@ -152,7 +156,10 @@ def _answers(spec: FilterSpec, policy: Policy, samples: list[Sample], cache: Fra
     count = spec.num_generations
     seeds = [seed_of(spec.seed, "filter", sample.id, k) for sample in samples for k in range(count)]
     sampling = Sampling(spec.max_completion_tokens, spec.temperature)
-    with torch.no_grad():
+    work = Work()
+    work("samples are answered", [sample.id for sample in samples], contexts)
+    hint = f"lower `generate_batch` of the scale's `runtime`: {len(seeds)} at once; what is answered is kept"
+    with torch.no_grad(), work.told(lambda: "filter", hint):
         ids = policy.generate([one for one in contexts for _ in range(count)], sampling, seeds)
     texts = [policy.decode(one) for one in ids]
     for k, sample in enumerate(samples):
