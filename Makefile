@@ -1,4 +1,5 @@
 # make demo   sets everything up, then runs the whole experiment at mini scale (no GPU needed)
+# make rehearsal   trains, evaluates and tabulates a few steps of a model of the 3B's shape, on one GPU
 # make test   sets everything up, then runs the tests
 # make ui     opens what the runs logged to MLflow
 #
@@ -22,8 +23,10 @@ export PATH := $(BIN):$(PATH)
 TORCH := $(shell grep -oE 'torch==[0-9.]+' pyproject.toml | head -n 1)
 PROFILE := --workflow-profile config/profiles/local
 RESULTS := results/mini
+DATA ?= data
+REHEARSED ?= [invert4tvg-main]
 
-.PHONY: setup demo test ui
+.PHONY: setup demo rehearsal test ui
 
 setup: $(READY)
 
@@ -42,6 +45,13 @@ demo: $(READY)
 	kill $$follower; wait $$follower; \
 	if [ $$status -eq 0 ]; then tvg show demo --results $(RESULTS); fi; \
 	exit $$status
+
+# The true 3B layout with random weights, written once, then downloaded from a hub on this machine as the real one would be.
+# HF_HOME: the user's own cache keeps no weights that mean nothing
+rehearsal: $(READY)
+	tvg replica $(DATA)/hub
+	HF_HOME=$(abspath $(DATA))/huggingface tvg hub $(DATA)/hub --for \
+	  snakemake tables $(PROFILE) --config scale=rehearsal experiments='$(REHEARSED)' data_root=$(DATA)
 
 test: $(READY)
 	python -m pytest --numprocesses=auto --dist=loadfile $(PYTEST)

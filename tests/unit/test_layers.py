@@ -10,7 +10,7 @@ from tests.conftest import REPO
 
 LAYERS = [
     {"errors", "segment", "progress", "facts"},
-    {"sample"},
+    {"sample", "hub"},
     {"parse", "settings", "rows"},
     {"spec"},
     {"store", "prompts", "inversion", "validation"},

@@ -8,12 +8,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tvg.cli import completion, explaining, jobs, lines, own_data, planning, reports, video
+from tvg import facts
+from tvg.cli import completion, explaining, hub, jobs, lines, own_data, planning, reports, video
 from tvg.errors import TvgError
 
 log = logging.getLogger("tvg")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-GROUPS = (jobs, reports, planning, explaining, own_data, video, lines, completion)
+GROUPS = (jobs, reports, planning, explaining, own_data, video, lines, hub, completion)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,5 +79,5 @@ def _log_to(path: str | None, job: str) -> None:
     logging.basicConfig(
         level=logging.WARNING, handlers=handlers, format=f"%(asctime)s {job}: %(message)s", datefmt="%H:%M:%S"
     )
-    logging.getLogger("tvg").setLevel(logging.INFO)
+    logging.getLogger("tvg").setLevel(logging.INFO if facts.is_first() else logging.WARNING)
     sys.excepthook = lambda *raised: log.critical("unexpected error", exc_info=raised)  # into the job's log too

@@ -103,7 +103,7 @@ def _hub(model: HubModel) -> Finding:
     counts = parameters(model)
     told = f"{size(counts.total * space.HALF)}, " if counts else ""
     if said := weights.refusal(model):
-        return wrong(what, f"{told}not in {weights.cache()}, and {said}", f"{command}   (where there is a network)")
+        return wrong(what, f"{told}not in {weights.cache()}, and {said}", weights.mend(model))
     return ok(what, f"{told}downloaded by the first job; for nodes without a network: {command}")
 
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from tvg.hub import OWN
 from tvg.overview.cost import reach
 from tvg.spec import HubModel
 
@@ -37,6 +38,12 @@ def cache() -> Path:
 
 def download_command(model: HubModel) -> str:
     return f"hf download {model.hub} --revision {model.revision}"
+
+
+def mend(model: HubModel) -> str:
+    """What to type where the hub does not give them: our own are on no network."""
+    own = model.hub.startswith(f"{OWN}/")
+    return "make rehearsal" if own else f"{download_command(model)}   (where there is a network)"
 
 
 def refusal(model: HubModel) -> str | None:
