@@ -15,6 +15,7 @@ def apply(model: torch.nn.Module, settings: Optimiser) -> torch.nn.Module:
     freeze_vision freezes the vision tower and leaves its merger trained (systems.md section 8, row 31).
     """
     model.requires_grad_(True)
+    model.disable_input_require_grads()  # checkpointing asked for them; a frozen tower would be gone back through
     if settings.freeze_vision:
         for name, weight in model.model.visual.named_parameters():
             weight.requires_grad_(name.startswith("merger."))
@@ -25,7 +26,9 @@ def apply(model: torch.nn.Module, settings: Optimiser) -> torch.nn.Module:
     )
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed or 0)
-        return get_peft_model(model, lora)
+        adapted = get_peft_model(model, lora)
+    model.disable_input_require_grads()  # peft asks again
+    return adapted
 
 
 def merge(model: torch.nn.Module) -> torch.nn.Module:
