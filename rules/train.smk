@@ -3,7 +3,9 @@
 
 
 rule train:
-    """Train one stage. Checkpoints are not declared outputs: a job that is killed resumes from its newest."""
+    """Train one stage, with a process for each GPU of the job's `gpu`. Checkpoints are not declared outputs: a job
+    that is killed resumes from its newest.
+    """
     input:
         lambda wildcards: plan.inputs(wildcards.stage),
     output:
@@ -15,9 +17,11 @@ rule train:
     conda:
         "../envs/tvg.yaml"
     threads: 1
+    resources:
+        gpu=1,
     params:
         spec=lambda wildcards: plan.store.spec(wildcards.stage),
     message:
         "train {wildcards.stage}"
     shell:
-        "exec tvg train {params.spec:q} --threads {threads} --log {log:q}"
+        "exec tvg train {params.spec:q} --threads {threads} --gpus {resources.gpu} --log {log:q}"

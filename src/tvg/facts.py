@@ -12,15 +12,26 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "
 
 
 def here(device: str) -> dict:
-    """This process: host, pid, slurm_job, device, versions, commit, dirty."""
+    """This process: host, pid, slurm_job, device, how many processes there are, versions, commit, dirty."""
     return {
         "host": platform.node(),
         "pid": os.getpid(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "device": _device(device),
+        "processes": processes(),
         "versions": _versions(),
         **_source(),
     }
+
+
+def processes() -> int:
+    """How many processes a launcher has started for this job, one a GPU."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Whether this is the one of them that tells people how it goes."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def now() -> str:
@@ -31,7 +42,8 @@ def now() -> str:
 def _device(device: str) -> str:
     import torch  # only a job on a device has loaded it
 
-    return torch.cuda.get_device_name() if device.startswith("cuda") else f"cpu, {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name() if device.startswith("cuda") else f"cpu, {torch.get_num_threads()} threads"
+    return name if processes() == 1 else f"{processes()} x {name}"
 
 
 def _versions() -> dict[str, str]:

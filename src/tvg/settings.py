@@ -328,7 +328,7 @@ class Runtime(Closed):
     """How a job runs, which changes no result: never in a spec, recorded in run.json."""
 
     policy: Literal["shared", "plain"] = "shared"
-    """the implementation of the model's side: what a group has in common computed once, or the library's modules alone"""
+    """the model's side: shared computes what a group has in common once, plain runs the library's modules alone"""
     compile: bool = False
     """let torch.compile fuse the layers' small operations, on CUDA: faster steps, a minute at a job's start"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.conftest import REPO
 from tests.training import COMMON, DATA, QUICK, frozen, graded, make_store, same_rows, untrained, weights_of
 from tvg.errors import TvgError
-from tvg.model.plain import PlainPolicy
+from tvg.model.shared import SharedPolicy
 from tvg.sample import read_samples, write_samples
 from tvg.settings import RewardSettings, Runtime
 from tvg.spec import AwbcSpec
@@ -229,7 +229,7 @@ def test_the_constructed_share_moves_from_the_first_step_to_the_last(tmp_path):
 
 
 def test_a_share_that_rises_from_nothing_needs_what_it_will_construct_from(tmp_path, monkeypatch):
-    monkeypatch.setattr(PlainPolicy, "generate", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr(SharedPolicy, "generate", lambda *_, **__: pytest.fail("too late"))
     with pytest.raises(TvgError, match="samples without captions"):
         awbc.train(spec_of(constructed=0.0, constructed_end=1.0), store_of(tmp_path, (None,)), QUICK, "cpu")
 
@@ -250,7 +250,7 @@ def test_captions_without_room_are_left_out_and_counted(tmp_path):
     ],
 )
 def test_what_cannot_be_constructed_is_an_error_at_the_start(tmp_path, monkeypatch, settings, captions, said):
-    monkeypatch.setattr(PlainPolicy, "generate", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr(SharedPolicy, "generate", lambda *_, **__: pytest.fail("too late"))
     with pytest.raises(TvgError, match=said):
         awbc.train(spec_of(**settings), store_of(tmp_path, (captions,)), QUICK, "cpu")
 

@@ -8,7 +8,7 @@ import torch
 from tests.training import DATA, PROMPT, QUICK, graded, grpo_spec, make_store, same_rows, sft_spec, weights_of
 from tvg.evaluate.predict import predict
 from tvg.evaluate.predictions import read_predictions
-from tvg.model.plain import PlainPolicy
+from tvg.model.shared import SharedPolicy
 from tvg.sample import read_samples
 from tvg.settings import EvaluateSettings, Prompt, Runtime
 from tvg.spec import EvaluationSpec
@@ -128,13 +128,13 @@ def test_right_answers_count(tmp_path, monkeypatch):
 
 
 def test_sft_is_asked_too_with_room_for_twice_what_it_is_taught(tmp_path, monkeypatch):
-    room, generate = [], PlainPolicy.generate
+    room, generate = [], SharedPolicy.generate
 
     def noted(self, contexts, sampling, seeds):
         room.append(sampling.max_new_tokens)
         return generate(self, contexts, sampling, seeds)
 
-    monkeypatch.setattr(PlainPolicy, "generate", noted)
+    monkeypatch.setattr(SharedPolicy, "generate", noted)
     rows = Metrics(sft.train(sft_spec(steps=2), make_store(tmp_path), ASKING, "cpu")).rows()
     assert all("fixed_set/miou" in row and "fixed_set/describe" not in row for row in rows)
     assert 20 < room[0] < 120

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from tests.conftest import REPO
 from tests.training import QUICK, frozen, graded, grpo_spec, make_store, same_rows, untrained, weights_of
 from tvg.errors import TvgError
-from tvg.model.plain import PlainPolicy
 from tvg.model.question import visible
+from tvg.model.shared import SharedPolicy
 from tvg.sample import INVERSION_TASKS
 from tvg.settings import Lora, RewardSettings, Runtime
 from tvg.train import grpo, inputs
@@ -110,13 +110,13 @@ def test_metrics_agree_with_the_completions(trained):
 
 def test_generation_and_loss_see_the_same_pixels_and_the_loss_depends_on_them(tmp_path, monkeypatch):
     generated, calls = [], spied(monkeypatch)
-    generate = PlainPolicy.generate
+    generate = SharedPolicy.generate
 
     def watched(self, contexts, *args, **kwargs):
         generated.extend(contexts)
         return generate(self, contexts, *args, **kwargs)
 
-    monkeypatch.setattr(PlainPolicy, "generate", watched)
+    monkeypatch.setattr(SharedPolicy, "generate", watched)
     grpo.train(grpo_spec(steps=1), make_store(tmp_path), QUICK, "cpu")
     trainer, inputs = calls[-1]
     shown = trainer._contexts
@@ -137,8 +137,8 @@ def test_generation_and_loss_see_the_same_pixels_and_the_loss_depends_on_them(tm
 
 
 def test_a_groups_context_is_encoded_once(tmp_path, monkeypatch):
-    encoded, encode = [], PlainPolicy.encode_group
-    monkeypatch.setattr(PlainPolicy, "encode_group", lambda self, *args: encoded.append(1) or encode(self, *args))
+    encoded, encode = [], SharedPolicy.encode_group
+    monkeypatch.setattr(SharedPolicy, "encode_group", lambda self, *args: encoded.append(1) or encode(self, *args))
     spec = grpo_spec(steps=2)
     grpo.train(spec, make_store(tmp_path), QUICK, "cpu")
     assert len(encoded) == 1 + spec.steps * spec.prompts_per_step  # one for the question whether it sees anything
@@ -155,9 +155,13 @@ def test_inversion_tasks_see_the_true_segment_alone(trained):
 
 
 def test_pixels_lost_on_the_way_are_an_error(tmp_path, monkeypatch):
-    features = PlainPolicy._features
-    blind = staticmethod(lambda core, contexts: [0 * part for part in features(core, contexts)])
-    monkeypatch.setattr(PlainPolicy, "_features", blind)
+    packed = SharedPolicy._packed
+
+    def blind(*args):
+        inputs, resume = packed(*args)
+        return {**inputs, "pixel_values_videos": 0 * inputs["pixel_values_videos"]}, resume
+
+    monkeypatch.setattr(SharedPolicy, "_packed", blind)
     with pytest.raises(TvgError, match="does not see the video"):
         grpo.train(grpo_spec(), make_store(tmp_path), QUICK, "cpu")
 
@@ -270,9 +274,9 @@ def test_the_reference_is_the_model_at_the_start_and_shares_what_never_learns(tm
 
 
 def test_without_beta_there_is_no_reference_pass(tmp_path, monkeypatch):
-    scored, score = [], PlainPolicy.score
+    scored, score = [], SharedPolicy.score
     monkeypatch.setattr(
-        PlainPolicy, "score", lambda self, *a, **k: scored.append(k.get("model")) or score(self, *a, **k)
+        SharedPolicy, "score", lambda self, *a, **k: scored.append(k.get("model")) or score(self, *a, **k)
     )
     folder = grpo.train(grpo_spec(steps=2, beta=0.0), make_store(tmp_path), QUICK, "cpu")
     assert len(scored) == 2 + 2, "two to ask whether it sees, one a step, none for old log-probabilities"

@@ -14,6 +14,7 @@ from tvg.evaluate import predict as predicting
 from tvg.evaluate.predictions import read_predictions
 from tvg.inversion import annotate
 from tvg.inversion.verbs import extractor
+from tvg.model.shared import SharedPolicy
 from tvg.prompts import render, target
 from tvg.resolve import Resolver
 from tvg.rewards import Rollout, score
@@ -114,7 +115,7 @@ def test_a_format_that_is_the_prompts_anyway_is_in_no_spec(folder):
 def test_predictions_are_checked_by_their_tasks_format(tmp_path, monkeypatch):
     contract = AnswerContract(formats={"complete_verb": "fmt_answer"})
     spec = evaluation(prompt=PROMPT.model_copy(update={"answer": contract}))
-    monkeypatch.setattr(predicting.PlainPolicy, "decode", lambda *_: "<answer>runs</answer>")
+    monkeypatch.setattr(SharedPolicy, "decode", lambda *_: "<answer>runs</answer>")
     rows = read_predictions(predicting.predict(spec, make_store(tmp_path), RUNTIME, "cpu"))
     assert {task: {row["format"] for row in rows if row["task"] == task} for task in ("ground", *INVERSION_TASKS)} == {
         "ground": {False}, "complete_verb": {True}, "recognise_action": {False}, "describe": {False},

@@ -12,6 +12,7 @@ from tvg.evaluate.predict import ground, predict
 from tvg.evaluate.predictions import FIELDS, complete, read_predictions
 from tvg.model.load import load
 from tvg.model.question import context
+from tvg.model.shared import SharedPolicy
 from tvg.parse import ans_last, strict_answer
 from tvg.sample import read_samples
 from tvg.settings import AnswerContract, EvaluateSettings, FramesSettings, Prompt, Runtime
@@ -114,7 +115,7 @@ def clocked(monkeypatch, **seconds):
     monkeypatch.setattr(predicting, "time", SimpleNamespace(monotonic=lambda: sum(passed)))
     monkeypatch.setattr(predicting, "load", taking("load", predicting.load))
     monkeypatch.setattr(predicting, "context", taking("context", predicting.context))
-    monkeypatch.setattr(predicting.PlainPolicy, "generate", taking("generate", predicting.PlainPolicy.generate))
+    monkeypatch.setattr(SharedPolicy, "generate", taking("generate", SharedPolicy.generate))
 
 
 def test_run_json_tells_the_cost_of_an_answer_and_where_it_was_made(tmp_path, monkeypatch):
@@ -125,7 +126,7 @@ def test_run_json_tells_the_cost_of_an_answer_and_where_it_was_made(tmp_path, mo
     assert run["queries"] == VIDEOS - 1 and run["tokens"] == sum(row["tokens"] for row in rows) > 0
     assert (run["seconds"], run["load_seconds"]) == (1.0, 30), "two batches, without their frames and prompts"
     assert run["batch"] == 4
-    assert (run["exit"], run["precision"], run["policy"]) == (0, "float32", "plain")
+    assert (run["exit"], run["precision"], run["policy"]) == (0, "float32", "shared")
     assert run["device"].startswith("cpu") and run["started"] <= run["ended"] and "torch" in run["versions"]
     assert {"host", "commit", "dirty"} <= run.keys()
 
@@ -133,7 +134,7 @@ def test_run_json_tells_the_cost_of_an_answer_and_where_it_was_made(tmp_path, mo
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (OSError, 1)])
 def test_an_interrupted_evaluation_goes_on_counting(tmp_path, monkeypatch, error, code):
     store, spec = make_store(tmp_path), evaluation(settings=GROUND)
-    generate, calls = predicting.PlainPolicy.generate, []
+    generate, calls = SharedPolicy.generate, []
 
     def interrupted(self, contexts, *arguments, **options):
         calls.append(len(contexts))
@@ -141,7 +142,7 @@ def test_an_interrupted_evaluation_goes_on_counting(tmp_path, monkeypatch, error
             raise error
         return generate(self, contexts, *arguments, **options)
 
-    monkeypatch.setattr(predicting.PlainPolicy, "generate", interrupted)
+    monkeypatch.setattr(SharedPolicy, "generate", interrupted)
     with pytest.raises(error):
         predict(spec, store, RUNTIME, "cpu")
     first = facts_of(spec, store)
@@ -158,7 +159,7 @@ def test_an_interrupted_evaluation_goes_on_counting(tmp_path, monkeypatch, error
 
 def test_nothing_answered_leaves_no_run_json(tmp_path, monkeypatch):
     store, spec = make_store(tmp_path), evaluation(settings=GROUND)
-    monkeypatch.setattr(predicting.PlainPolicy, "generate", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(SharedPolicy, "generate", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         predict(spec, store, RUNTIME, "cpu")
     assert not (store.evaluation(spec) / "run.json").exists()
@@ -180,7 +181,7 @@ def test_predictions_made_anew_are_counted_anew(tmp_path):
 
 def test_completions_are_read_by_the_prompt_contract(tmp_path, monkeypatch):
     text = "<think>from 1.0 to 2.0</think> <answer>3.00 to 4.50 seconds</answer>"
-    monkeypatch.setattr(predicting.PlainPolicy, "decode", lambda self, ids: text)
+    monkeypatch.setattr(SharedPolicy, "decode", lambda self, ids: text)
     prompt = PROMPT.model_copy(
         update={"answer": AnswerContract(format="fmt_ta", reward="ans_last", legacy="whole_last")}
     )

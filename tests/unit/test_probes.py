@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.training import DATA, FPS, QUICK, SECONDS, frozen, graded, grpo_spec, make_store, untrained, weights_of
 from tvg.model.load import load
-from tvg.model.plain import PlainPolicy
 from tvg.model.question import context, visible
+from tvg.model.shared import SharedPolicy
 from tvg.prompts import render
 from tvg.sample import Sample
 from tvg.segment import Segment
@@ -81,7 +81,8 @@ def job(tmp_path_factory):
     frames = FrameCache(store.frames(DATA.frames))
     policy = load(spec.init, store, device="cpu", dtype=torch.float32)
     policy.model.eval()
-    return Job(spec, QUICK, store.root, "cpu", policy, samples * 2, [], None, frames, len(samples), None, Stop())
+    turns = [list(range(2 * len(samples)))]
+    return Job(spec, QUICK, store.root, "cpu", policy, samples * 2, [], None, frames, len(samples), turns, None, Stop())
 
 
 def of(job, **settings) -> probes.ShuffledFrames:
@@ -150,7 +151,7 @@ def test_the_drop_of_an_unperturbed_video_is_zero(job, monkeypatch):
     monkeypatch.setattr(probe, "perturbed", lambda position: true_context(job, position))
     assert measured(job, probe, [0, 0], completions) == [0.0, 0.0]
     monkeypatch.setattr(probes, "shuffled", lambda count, *_: list(range(count)))
-    monkeypatch.setattr(PlainPolicy, "score", lambda *_, **__: pytest.fail("there is nothing to compare"))
+    monkeypatch.setattr(SharedPolicy, "score", lambda *_, **__: pytest.fail("there is nothing to compare"))
     assert measured(job, of(job), [0, 0], completions) == [0.0, 0.0]
 
 
@@ -173,7 +174,7 @@ def completions(folder) -> pandas.DataFrame:
 
 
 def test_a_training_pays_for_the_drop_and_writes_it_down(tmp_path, monkeypatch):
-    seen, scored, score = [], [], PlainPolicy.score
+    seen, scored, score = [], [], SharedPolicy.score
 
     def watched(self, contexts, *args, **kwargs):
         scored.append((torch.is_grad_enabled(), self.model.training, contexts))
@@ -183,7 +184,7 @@ def test_a_training_pays_for_the_drop_and_writes_it_down(tmp_path, monkeypatch):
         seen.append(rollout)
         return graded(rewards, rollout, *rest) | ({} if rollout.logprob_drop is not None else {"temporal": None})
 
-    monkeypatch.setattr(PlainPolicy, "score", watched)
+    monkeypatch.setattr(SharedPolicy, "score", watched)
     monkeypatch.setattr(grpo, "score", noted)
     tasks = {"ground": 0.5, "describe": 0.5}
     spec = grpo_spec(steps=1, prompts_per_step=6, beta=0.0, rewards=TEMPORAL, tasks=tasks)

@@ -13,6 +13,7 @@ from tests.training import COMMON, DATA, PROMPT, VIDEOS, make_store
 from tests.unit.test_metrics import absent, row
 from tvg.evaluate import metrics, predict
 from tvg.evaluate.reasoning import anchored, columns, names_time
+from tvg.model.shared import SharedPolicy
 from tvg.parse import fmt_tar
 from tvg.settings import AnswerContract, EvaluateSettings, Runtime
 from tvg.spec import EvaluationSpec, Floor
@@ -206,7 +207,7 @@ def test_a_valid_format_ends_on_its_last_anchor(text):
 
 def test_evaluations_hold_the_reasoning_metrics(tmp_path, monkeypatch):
     """The truth is from 2.1 to 5.4 s; one of six videos is missing."""
-    monkeypatch.setattr(predict.PlainPolicy, "decode", lambda self, ids: tar((1.0, 8.0), (2.0, 6.0)))
+    monkeypatch.setattr(SharedPolicy, "decode", lambda self, ids: tar((1.0, 8.0), (2.0, 6.0)))
     store = make_store(tmp_path, without_frames=1)
     spec = EvaluationSpec(
         version=1, benchmark="toy", model=COMMON["init"], data=DATA, settings=EvaluateSettings(max_completion_tokens=3),

@@ -13,8 +13,8 @@ from tests.training import PROMPT, QUICK, SECONDS, frozen, make_store, same_rows
 from tests.unit import test_awbc
 from tvg.errors import TvgError
 from tvg.model import question
-from tvg.model.plain import PlainPolicy
 from tvg.model.question import visible
+from tvg.model.shared import SharedPolicy
 from tvg.parse import FORMATS, PARSERS, anchors, strict_answer
 from tvg.prompts import target
 from tvg.sample import Sample, read_samples
@@ -69,8 +69,8 @@ def test_loss_is_of_the_response_alone_end_token_included_and_sees_pixels(tmp_pa
         seen.append((self, contexts, ids, mask))
         return score(self, contexts, ids, mask, *args, **kwargs)
 
-    score = PlainPolicy.score
-    monkeypatch.setattr(PlainPolicy, "score", spy)
+    score = SharedPolicy.score
+    monkeypatch.setattr(SharedPolicy, "score", spy)
     folder = sft.train(spec, store, QUICK, "cpu")
     policy, contexts, ids, mask = seen[-1]
     sample = next(read_samples(store.samples(spec.data.samples)))
@@ -104,13 +104,13 @@ def test_an_inversion_task_sees_the_true_segment_alone(trained):
 @pytest.mark.parametrize("threads", [0, 3])
 def test_contexts_come_in_order_and_once_each_whatever_is_made_ahead(threads):
     made = []
-    ahead = inputs.Ahead(lambda position: made.append(position) or position, end=20, depth=4, threads=threads)
+    ahead = inputs.Ahead(lambda position: made.append(position) or position, range(20), depth=4, threads=threads)
     assert [ahead(position) for position in range(8, 20)] == list(range(8, 20))
     assert sorted(made) == list(range(8, 20))
 
 
 def test_an_error_made_ahead_is_raised_where_its_context_is_needed():
-    ahead = inputs.Ahead(lambda position: 1 // (position - 2), end=5, depth=3, threads=2)
+    ahead = inputs.Ahead(lambda position: 1 // (position - 2), range(5), depth=3, threads=2)
     assert [ahead(0), ahead(1)] == [-1, -1]
     with pytest.raises(ZeroDivisionError):
         ahead(2)
@@ -194,12 +194,6 @@ def test_a_constructed_target_walks_through_the_captions_to_the_answer(tmp_path,
         sft.train(sft_spec(constructed=0.5), test_awbc.store_of(tmp_path / "other"), QUICK, "cpu")
 
 
-def test_several_processes_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(TvgError, match="one of several processes"):
-        sft.train(sft_spec(), make_store(tmp_path), QUICK, "cpu")
-
-
 def test_videos_without_frames_are_listed_and_many_are_an_error(tmp_path):
     spec, store = sft_spec(steps=1), make_store(tmp_path, count=6, without_frames=1)
     with pytest.raises(TvgError, match="1 of 6") as error:
@@ -223,16 +217,20 @@ def test_a_limit_takes_the_first_samples(tmp_path):
 
 
 def test_pixels_lost_in_the_prompt_are_an_error(tmp_path, monkeypatch):
-    encode = PlainPolicy.encode_group
-    monkeypatch.setattr(PlainPolicy, "encode_group", lambda self, messages, frames: encode(self, messages, None))
+    encode = SharedPolicy.encode_group
+    monkeypatch.setattr(SharedPolicy, "encode_group", lambda self, messages, frames: encode(self, messages, None))
     with pytest.raises(TvgError, match="encoded without its video"):
         sft.train(sft_spec(), make_store(tmp_path), QUICK, "cpu")
 
 
 def test_pixels_lost_in_the_forward_pass_are_an_error(tmp_path, monkeypatch):
-    features = PlainPolicy._features
-    blind = staticmethod(lambda core, contexts: [0 * part for part in features(core, contexts)])
-    monkeypatch.setattr(PlainPolicy, "_features", blind)
+    packed = SharedPolicy._packed
+
+    def blind(*args):
+        inputs, resume = packed(*args)
+        return {**inputs, "pixel_values_videos": 0 * inputs["pixel_values_videos"]}, resume
+
+    monkeypatch.setattr(SharedPolicy, "_packed", blind)
     with pytest.raises(TvgError, match="does not see the video"):
         sft.train(sft_spec(), make_store(tmp_path), QUICK, "cpu")
 

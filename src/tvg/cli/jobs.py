@@ -3,12 +3,15 @@
 import json
 import logging
 import os
+import sys
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tvg import facts
 from tvg.cli.shared import CONFIG, Arguments, Declare
+from tvg.spec import StageSpec
 from tvg.store import Store
 
 log = logging.getLogger(__name__)
@@ -34,6 +37,8 @@ def add(declare: Declare) -> None:
             parser.add_argument("--of", type=int, required=True, help="how many shards there are")
         if run in (train, select, evaluate):
             parser.add_argument("--threads", type=int, help="of one job (default: torch's own choice)")
+        if run is train:
+            parser.add_argument("--gpus", type=int, default=1, help="of this node, a process each; 0: on the CPU")
 
 
 def download(a: Arguments) -> None:
@@ -103,15 +108,32 @@ def cache(a: Arguments) -> None:
     write_shard(store.shards(spec, a.of)[int(a.shard)], names, spec.frames, jobs=a.jobs, video_dir=folder)
 
 
-def train(a: Arguments) -> None:
+def train(a: Arguments) -> int:
     from tvg.store import read_stage
 
     spec, store = read_stage(a.spec), _store(a)
+    if a.gpus > 1 and facts.processes() == 1:
+        return _on_several(a, spec)
     log.info("this stage serves %s", store.served(a.spec.stem))
     _threads(a.threads)
     from tvg.train import awbc, grpo, sft
 
-    {"sft": sft, "grpo": grpo, "awbc": awbc}[spec.kind].train(spec, store, _runtime(store))
+    kind = {"sft": sft, "grpo": grpo, "awbc": awbc}[spec.kind]
+    kind.train(spec, store, _runtime(store), None if a.gpus else "cpu")
+    return 0
+
+
+def _on_several(a: Arguments, spec: StageSpec) -> int:
+    """The same verb once for each GPU."""
+    from tvg.train.launch import check_gpus, launch
+    from tvg.train.schedule import of_each
+
+    of_each(spec, a.gpus)
+    check_gpus(a.gpus)
+    command = [sys.executable, "-m", "tvg.cli", "train", str(a.spec), "--gpus", str(a.gpus)]
+    if a.threads:
+        command += ["--threads", str(max(1, a.threads // a.gpus))]
+    return launch(command + (["--log", a.log] if a.log else []), a.gpus)
 
 
 def select(a: Arguments) -> None:

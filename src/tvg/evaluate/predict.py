@@ -14,9 +14,9 @@ from tvg.evaluate import floors
 from tvg.evaluate.record import Run
 from tvg.model.exhausted import Work
 from tvg.model.load import dtype_for, load
-from tvg.model.plain import PlainPolicy
 from tvg.model.policy import Sampling
 from tvg.model.question import context, visible
+from tvg.model.qwen import QwenPolicy
 from tvg.parse import FORMATS, PARSERS, strict_answer
 from tvg.progress import progress
 from tvg.sample import Sample, read_samples, write_lines
@@ -62,7 +62,7 @@ def predict(spec: EvaluationSpec, store: Store, runtime: Runtime, device: str | 
 
 
 def ground(
-    policy: PlainPolicy, prompt: Prompt, video: Path, query: str, settings: FramesSettings, max_new_tokens: int
+    policy: QwenPolicy, prompt: Prompt, video: Path, query: str, settings: FramesSettings, max_new_tokens: int
 ) -> dict:
     """One query on any video. segment: [start, end] in seconds or None; duration in seconds; frames: how many."""
     frames = decode(Path(video), settings)
@@ -136,7 +136,7 @@ def _batches(samples: list[Sample], cache: FrameCache, size: int) -> list[list[S
 
 
 def _answers(
-    policy: PlainPolicy, spec: EvaluationSpec, samples: list[Sample], cache: FrameCache, run: Run
+    policy: QwenPolicy, spec: EvaluationSpec, samples: list[Sample], cache: FrameCache, run: Run
 ) -> Iterator[dict]:
     contexts = [context(policy, spec.prompt, sample, cache[sample.video]) for sample in samples]
     sampling = Sampling(spec.settings.max_completion_tokens, temperature=0.0)

@@ -122,7 +122,7 @@ class Engine:
         """Feed the newest token of each row, and choose the next."""
         slots = self.steps.slots
         newest = slots.tokens.index_select(1, slots.count - 1).squeeze(1)
-        hidden = embedding(newest, self.weights.embed)
+        hidden = embedding(newest, self.weights.embed).float()
         states = self.steps.forward(hidden, slots.resume + slots.count - 1)
         self._choose(logits(states, self.weights.head), sampling)
 

@@ -27,16 +27,13 @@ def _norm(hidden, added, weight, out, width, epsilon, ADD: tl.constexpr, WIDTH: 
     row = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     inside = column < width
-    kind = hidden.dtype.element_ty
-    states = tl.load(hidden + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    states = tl.load(hidden + row * width + column, mask=inside, other=0.0)
     if ADD:
-        more = tl.load(added + row * width + column, mask=inside, other=0.0).to(tl.float32)
-        states = (states + more).to(kind).to(tl.float32)
-        tl.store(hidden + row * width + column, states.to(kind), mask=inside)
+        states += tl.load(added + row * width + column, mask=inside, other=0.0).to(tl.float32)
+        tl.store(hidden + row * width + column, states, mask=inside)
     spread = 1.0 / tl.sqrt(tl.sum(states * states, 0) / width + epsilon)
     scale = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
-    normed = (states * spread).to(kind).to(tl.float32)
-    tl.store(out + row * width + column, (scale * normed).to(out.dtype.element_ty), mask=inside)
+    tl.store(out + row * width + column, (scale * (states * spread)).to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -55,17 +52,14 @@ def _rotate(
         tl.store(target, first)
         tl.store(target + HALF, second)
     else:
-        fine = cos.dtype.element_ty  # products are rounded to it, as they are in the library's layers
-        c, s = tl.load(cos + row * HALF + lane).to(tl.float32), tl.load(sin + row * HALF + lane).to(tl.float32)
+        c, s = tl.load(cos + row * HALF + lane), tl.load(sin + row * HALF + lane)
         a, b = first.to(tl.float32), second.to(tl.float32)
-        ac, bs = (a * c).to(fine).to(tl.float32), (b * s).to(fine).to(tl.float32)
-        bc, as_ = (b * c).to(fine).to(tl.float32), (a * s).to(fine).to(tl.float32)
         if head < heads:
             target = query + (row * heads + head) * wide + lane
         else:
             target = keys + ((row * kv_heads + head - heads) * room + slot) * wide + lane
-        tl.store(target, (ac - bs).to(kind))
-        tl.store(target + HALF, (bc + as_).to(kind))
+        tl.store(target, (a * c - b * s).to(kind))
+        tl.store(target + HALF, (b * c + a * s).to(kind))
 
 
 @triton.jit

@@ -67,7 +67,7 @@ class SharedPolicy(QwenPolicy):
         inputs, resume = self._packed(core, contexts, [[] for _ in contexts])
         parts = [Part(len(context.input_ids)) for context in contexts]
         last = torch.tensor([part.length for part in parts], device=core.device).cumsum(0) - 1
-        with _replaced(core.lm_head, lambda states: _logits_of(core.lm_head)(states[0])[None]):
+        with _precise(core, lambda states: _logits_of(core.lm_head)(states[0])[None]):
             out = self._compile(core)(
                 **inputs, pack=Pack(parts, core.device, keep), use_cache=False, logits_to_keep=last
             )  # fmt: skip
@@ -92,7 +92,7 @@ class SharedPolicy(QwenPolicy):
         parts = [Part(len(one.input_ids), tuple(map(len, own))) for one, own in zip(each, answers, strict=True)]
         inputs, _ = self._packed(core, each, answers)
         targets = torch.cat([answer for own in answers for answer in own]).to(core.device)
-        with _replaced(core.lm_head, partial(self._head, core.lm_head, targets, temperature, entropies)):
+        with _precise(core, partial(self._head, core.lm_head, targets, temperature, entropies)):
             found = model(
                 **inputs, pack=Pack(parts, core.device), use_cache=False, logits_to_keep=_before(parts).to(core.device)
             ).logits[0]  # fmt: skip
@@ -175,6 +175,21 @@ def _batches(lengths: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
             first, total = place, 0
         total += length
     yield first, len(lengths)
+
+
+@contextmanager
+def _precise(core: Qwen2_5_VLForConditionalGeneration, head: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Sum the layers in float32 whatever the weights' type, with `head` for the LM head.
+
+    In bfloat16 the sum is rounded 72 times, which sampling and scoring do not do alike: hundredths of a nat.
+    """
+    embed, dtype = core.get_input_embeddings(), working_dtype(core.lm_head.weight)
+    with (
+        _replaced(embed, lambda ids: type(embed).forward(embed, ids).float()),
+        _replaced(core.lm_head, head),
+        torch.autocast(core.device.type, dtype=dtype, enabled=dtype.itemsize == 2),
+    ):
+        yield
 
 
 @contextmanager

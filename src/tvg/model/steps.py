@@ -11,8 +11,7 @@ from tvg.model.weights import Weights
 class Steps:
     """A decoder's forward for one new token a row, reading and writing `slots`.
 
-    Numbers are rounded where the library's layers round them, so that what is scored is what was sampled: the sum of
-    the layers has the type of the embeddings. Subclasses give the operations between the matrix products.
+    The sum of the layers is kept in float32, as in scoring. Subclasses give the operations between the matrix products.
     """
 
     def __init__(self, weights: Weights, slots: Slots):
@@ -20,10 +19,10 @@ class Steps:
         self.scale = weights.head_dim**-0.5
 
     def forward(self, hidden: Tensor, position: Tensor) -> Tensor:
-        """Embeddings (R, D), changed in place, and their positions (R,) -> normed states (R, D) for the head."""
+        """Embeddings (R, D) float32, changed in place, and positions (R,) -> normed states (R, D) for the head."""
         weights, added = self.weights, None
         angle = position[:, None].float() * weights.frequencies
-        cos, sin = angle.cos().to(hidden.dtype), angle.sin().to(hidden.dtype)
+        cos, sin = angle.cos(), angle.sin()
         for number, layer in enumerate(weights.layers):
             states = self.norm(hidden, added, layer.norm)
             query = self.rotate(linear(states, layer.qkv, layer.qkv_bias), cos, sin, number)
@@ -55,9 +54,8 @@ class TorchSteps(Steps):
     def norm(self, hidden: Tensor, added: Tensor | None, weight: Tensor) -> Tensor:
         if added is not None:
             hidden += added
-        whole = hidden.float()
-        spread = torch.rsqrt(whole.square().mean(-1, keepdim=True) + self.weights.epsilon)
-        return (weight * (whole * spread).to(hidden.dtype)).to(self.weights.dtype)
+        spread = torch.rsqrt(hidden.square().mean(-1, keepdim=True) + self.weights.epsilon)
+        return (weight * (hidden * spread)).to(self.weights.dtype)
 
     def rotate(self, qkv: Tensor, cos: Tensor, sin: Tensor, layer: int) -> Tensor:
         of = self.weights

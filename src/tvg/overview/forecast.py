@@ -6,31 +6,38 @@ from typing import Any
 
 from tvg.config import ABSENT
 from tvg.overview import states
-from tvg.overview.cost import space
+from tvg.overview.cost import memory, space
 from tvg.overview.cost.counts import Count, Counts, asks_a_model
+from tvg.overview.cost.memory import Dial, Memory
 from tvg.overview.cost.seconds import Costs, Estimate
 from tvg.overview.cost.space import Item
 from tvg.overview.layout import several
 from tvg.overview.selection import CHOICES, STAGES, Job, Selection, loads
 from tvg.overview.text import listed
 from tvg.plan import Plan
-from tvg.settings import Closed
+from tvg.settings import Closed, Runtime
 from tvg.spec import (
     CollectSpec,
     DatasetIdentity,
+    DataSpec,
     EvaluationSpec,
+    FilterSpec,
     FramesSpec,
     HubModel,
+    StageSpec,
     nested,
 )
-from tvg.store import identify
+from tvg.store import Store, identify
 
 TO_DO = ("to train", "half done", "running", "failed")
 
 
 @dataclass(frozen=True)
 class Training:
-    """One stage. state: done, to train, half done, running, failed, not needed. step: where a start would go on."""
+    """One stage. state: done, to train, half done, running, failed, not needed. step: where a start would go on.
+
+    memory: of its GPU at the peak, None where nothing tells or nothing is left to do; dials: what would lower it.
+    """
 
     id: str
     kind: str
@@ -40,6 +47,8 @@ class Training:
     step: int
     steps: Count
     estimate: Estimate
+    memory: Memory | None
+    dials: list[Dial]
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,8 @@ class Choice:
     answered: int
     answers: Count
     estimate: Estimate
+    memory: Memory | None
+    dials: list[Dial]
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,8 @@ class Evaluation:
     predictions: int
     questions: Count
     estimate: Estimate
+    memory: Memory | None
+    dials: list[Dial]
 
 
 @dataclass(frozen=True)
@@ -104,16 +117,35 @@ class Forecast:
         return [one for one in self.evaluations if one.state != "done"]
 
 
+class Peaks:
+    """GPU memory of the jobs of one store; the length of the longest video is looked up once."""
+
+    def __init__(self, store: Store, runtime: Runtime):
+        self.store, self.runtime = store, runtime
+        self._longest: dict[tuple, int | None] = {}
+
+    def __call__(self, spec: StageSpec | FilterSpec | EvaluationSpec) -> tuple[Memory | None, list[Dial]]:
+        frames = self._frames(spec.data)
+        return memory.peak(spec, self.runtime, frames), memory.dials(spec, self.runtime, frames)
+
+    def _frames(self, data: DataSpec) -> int | None:
+        key = identify(data.samples), data.limit, identify(data.frames)
+        if key not in self._longest:
+            self._longest[key] = memory.longest(self.store, data)
+        return self._longest[key]
+
+
 def forecast(plan: Plan, names: Iterable[str] = ()) -> Forecast:
     """The forecast of the plan's runs, or of the arms named. Reads the store and writes nothing."""
     selection, store = Selection(plan, names), plan.store
     counts = Counts(store)
-    costs = Costs(store, plan.scale.runtime, counts)
-    evaluations = [_evaluation(selection, counts, costs, job) for job in selection.evaluations.values()]
+    costs, peaks = Costs(store, plan.scale.runtime, counts), Peaks(store, plan.scale.runtime)
+    evaluations = [_evaluation(selection, counts, costs, peaks, job) for job in selection.evaluations.values()]
     waiting = [selection.evaluations[one.id].spec for one in evaluations if one.state != "done"]
     needed = _needed(plan, waiting)
-    trainings = [_training(selection, counts, costs, job, job.ident in needed) for job in selection.stages.values()]
-    choices = [_choice(selection, counts, costs, job, job.ident in needed) for job in selection.choices.values()]
+    of_all = selection, counts, costs, peaks
+    trainings = [_training(*of_all, job, job.ident in needed) for job in selection.stages.values()]
+    choices = [_choice(*of_all, job, job.ident in needed) for job in selection.choices.values()]
     jobs = [*waiting, *(selection.stages[one.id].spec for one in trainings if one.state in TO_DO)]
     jobs += [selection.choices[one.id].spec for one in choices if one.state not in ("done", "not needed")]
     specs = list({identify(spec): spec for job in jobs for spec in _stands_on(job)}.values())
@@ -179,7 +211,7 @@ def _needed(plan: Plan, evaluations: Iterable[EvaluationSpec]) -> set[str]:
     return found
 
 
-def _training(selection: Selection, counts: Counts, costs: Costs, job: Job, needed: bool) -> Training:
+def _training(selection: Selection, counts: Counts, costs: Costs, peaks: Peaks, job: Job, needed: bool) -> Training:
     found, steps = states.stage(selection.plan.store, job.ident), counts.steps(job.spec)
     state = {"waiting": "to train", "stopped": "half done"}.get(found.state, found.state)
     if state == "half done" and not found.kept:
@@ -191,10 +223,13 @@ def _training(selection: Selection, counts: Counts, costs: Costs, job: Job, need
     estimate = costs.training(job.spec, left) if state in TO_DO else Estimate(0.0, 0.0, state)
     if steps.most and job.spec.data.made_by is not None:
         estimate = estimate.at_most()
-    return Training(job.ident, job.spec.kind, selection.serves(job), len(job.arms), state, step, steps, estimate)
+    peak, dials = peaks(job.spec) if state in TO_DO else (None, [])
+    return Training(
+        job.ident, job.spec.kind, selection.serves(job), len(job.arms), state, step, steps, estimate, peak, dials
+    )
 
 
-def _choice(selection: Selection, counts: Counts, costs: Costs, job: Job, needed: bool) -> Choice:
+def _choice(selection: Selection, counts: Counts, costs: Costs, peaks: Peaks, job: Job, needed: bool) -> Choice:
     found, reads, answers = (
         states.choice(selection.plan.store, job.ident),
         counts.read(job.spec),
@@ -210,11 +245,11 @@ def _choice(selection: Selection, counts: Counts, costs: Costs, job: Job, needed
         estimate = estimate.at_most()
     return Choice(
         job.ident, job.spec.kind, selection.serves(job), len(job.arms), state, reads, found.kept, answered, answers,
-        estimate,
+        estimate, *(peaks(job.spec) if answers.value != 0 and state not in ("done", "not needed") else (None, [])),
     )  # fmt: skip
 
 
-def _evaluation(selection: Selection, counts: Counts, costs: Costs, job: Job) -> Evaluation:
+def _evaluation(selection: Selection, counts: Counts, costs: Costs, peaks: Peaks, job: Job) -> Evaluation:
     found, asked, samples = (
         states.evaluation(selection.plan.store, job.ident),
         counts.questions(job.spec),
@@ -226,6 +261,7 @@ def _evaluation(selection: Selection, counts: Counts, costs: Costs, job: Job) ->
     return Evaluation(
         job.ident, job.spec.benchmark, f"{samples.dataset.name}.{samples.split}", selection.serves(job),
         "done" if done else "half done" if found.predictions else "to evaluate", found.predictions, asked, estimate,
+        *((None, []) if done or not asks_a_model(job.spec) else peaks(job.spec)),
     )  # fmt: skip
 
 

@@ -1,15 +1,26 @@
 """A forecast on a terminal of 100 columns, with the source of every number below it; and the same as JSON."""
 
+from collections import Counter
 from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
 from tvg.overview.cost.figures import Reference
+from tvg.overview.cost.memory import FITS_ANYWHERE, Dial, Memory
 from tvg.overview.cost.seconds import NO_MODEL, TEXT, Estimate
 from tvg.overview.cost.space import Item
 from tvg.overview.forecast import TO_DO, Choice, Evaluation, Forecast, Training, totals
-from tvg.overview.layout import between, number, several, size, table
+from tvg.overview.layout import UNKNOWN, between, number, several, size, table
 from tvg.overview.text import bullets, listed, paragraph, sentence
+
+SHOWN = 0.02  # share of the whole below which a part of the memory is not named
+MEMORY = (
+    "GPU memory: the most at once, at the moment in brackets, under the scale's `runtime`, where one GPU does all the "
+    "work. From the model's sizes: weights, gradients, Adam and the reference exactly, the rest as counted on the "
+    "library's layers. Completions are as long as they may be, and the video is the longest, or fills `total_pixels` "
+    "where the samples are not here. A GPU needs 5 to 10 % more. Dials are turned one at a time, and those with a star "
+    "make it another training."
+)
 
 
 def as_json(found: Forecast) -> dict[str, Any]:
@@ -20,6 +31,7 @@ def as_json(found: Forecast) -> dict[str, Any]:
 def as_text(found: Forecast) -> str:
     """Readable at 100 columns."""
     lines = [*paragraph(found.title), *_trainings(found), "", *_choices(found), *_evaluations(found), ""]
+    lines += _memory(found)
     lines += _items("to download", found.downloads) + _items("to keep", found.kept)
     if found.checkpoints:
         lines += [f"and while it runs, {size(found.checkpoints.size)} of {found.checkpoints.what}", ""]
@@ -34,10 +46,14 @@ def _trainings(found: Forecast) -> list[str]:
     if not found.trainings:
         return ["Nothing is trained."]
     rows = [
-        (one.id, one.state, _steps(one), "" if one.state not in TO_DO else _time(one.estimate), one.serves)
+        (one.id, one.state, _steps(one), *(_asked_of_gpu(one) if one.state in TO_DO else ("", "")), one.serves)
         for one in found.trainings
     ]
-    return table(("training", "state", "step", "time", "arms"), rows)
+    return table(("training", "state", "step", "time", "memory", "arms"), rows)
+
+
+def _asked_of_gpu(one: Training) -> tuple[str, str]:
+    return _time(one.estimate), _most(one.memory).removeprefix("~") if one.memory else UNKNOWN
 
 
 def _steps(one: Training) -> str:
@@ -99,6 +115,38 @@ def _sum(estimates: list[Estimate]) -> Estimate:
     return Estimate(sum(one.low for one in estimates), sum(one.high for one in estimates), estimates[0].source)
 
 
+def _memory(found: Forecast) -> list[str]:
+    """One line for all jobs that take the same, the largest first; below it, what would lower that."""
+    jobs = [((one.kind, one.kind), one.memory, one.dials) for one in (*found.to_train(), *found.to_choose())]
+    jobs += [(("evaluation", "evaluations"), one.memory, one.dials) for one in found.to_evaluate()]
+    told: dict[tuple[str, str, str], Counter[tuple[str, str]]] = {}
+    for kind, memory, dials in sorted(jobs, key=lambda job: -job[1].total if job[1] else 0):
+        if memory:
+            told.setdefault(_peak(memory, dials), Counter())[kind] += 1
+    rows = []
+    for (total, parts, less), kinds in told.items():
+        rows.append((total, listed([several(count, *kind) for kind, count in kinds.items()]), parts))
+        rows += [("", "", less)] if less else []
+    return [*table(("GPU memory", "of", "made of, in GB; what would lower it"), rows), ""] if rows else []
+
+
+def _peak(memory: Memory, dials: list[Dial]) -> tuple[str, str, str]:
+    """How much, its parts and when, and the dials; a star before those that make it another training."""
+    if memory.total < FITS_ANYWHERE:
+        return _most(memory), "any GPU", ""
+    parts = ", ".join(f"{name} {_gb(part)}" for name, part in memory.parts.items() if part >= SHOWN * memory.total)
+    less = [f"{'*' * dial.science}{dial.name} {dial.to} (-{_gb(dial.saves)})" for dial in dials]
+    return _most(memory), f"{parts} ({memory.at})", "less by " + ", ".join(less) if less else ""
+
+
+def _most(memory: Memory) -> str:
+    return f"~{size(memory.total)}" if memory.total >= FITS_ANYWHERE else f"< {size(FITS_ANYWHERE)}"
+
+
+def _gb(count: float) -> str:
+    return f"{count / 1e9:.{0 if count >= 9.95e9 else 1}f}"
+
+
 def _items(head: str, items: list[Item]) -> list[str]:
     if not items:
         return []
@@ -156,6 +204,8 @@ def sources(found: Forecast) -> list[str]:
     for what, source in told:
         entries.setdefault(source, {})[what] = None
     lines = [sentence(f"{listed(list(what))}: {source}") for source, what in entries.items()]
+    if any(one.memory for one in (*found.to_train(), *found.to_choose(), *found.to_evaluate())):
+        lines.append(MEMORY)
     if any("reference below" in source for source in entries):
         lines.append(sentence(f"The reference: {Reference.source}"))
     return [

@@ -62,4 +62,7 @@ def shared(spec: StageSpec, runtime: Runtime, device: str, folder: Path, steps: 
         "remove_unused_columns": False,
         "dataloader_num_workers": 0,  # tvg.train.inputs.Ahead works ahead
         "dataloader_pin_memory": False,
+        # several processes: every weight that learns has a gradient in every pass, and buffers never change
+        "ddp_find_unused_parameters": False,
+        "ddp_broadcast_buffers": False,
     }

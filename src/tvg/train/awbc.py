@@ -15,7 +15,7 @@ from tvg.rewards.advantage import TARO_EPSILON, advantages
 from tvg.settings import Runtime
 from tvg.spec import AwbcSpec
 from tvg.store import Store
-from tvg.train import stage
+from tvg.train import processes, stage
 from tvg.train.construct import Construction
 from tvg.train.grpo import VideoGrpo, arguments
 from tvg.train.stage import Job
@@ -43,33 +43,38 @@ class VideoAwbc(VideoGrpo):
     def _rollout(self, row: int, *measured) -> dict:
         return super()._rollout(row, *measured) | {"prefix": len(self._prefixes[row])}
 
-    def _log_rollouts(self) -> None:
-        super()._log_rollouts()
-        kept = self._metrics["train"]
-        kept["train/prefix_length"].append(sum(map(len, self._prefixes)) / len(self._prefixes))
-        kept["train/captions_cut"].append(self.construction.cut)
+    def _keep(self) -> None:
+        super()._keep()
+        kept, lengths = self._metrics["train"], processes.gathered([len(prefix) for prefix in self._prefixes])
+        kept["train/prefix_length"].append(sum(lengths) / len(lengths))
+        kept["train/captions_cut"].append(sum(processes.gathered([self.construction.cut])))
         self.construction.cut = 0
 
     def _advantages(self, of_trl: Tensor) -> Tensor:
         """With TaRO's epsilon, a hundredth of trl's; negative ones too: the loss leaves them out."""
-        rewards = [row["reward"] for row in self._rollouts]
-        found = advantages(rewards, self._positions, self.spec.scale_rewards, TARO_EPSILON)
-        return torch.tensor(found, dtype=of_trl.dtype, device=of_trl.device)
+        rewards = processes.gathered([row["reward"] for row in self._rollouts])
+        positions = processes.gathered(self._positions)
+        found = advantages(rewards, positions, self.spec.scale_rewards, TARO_EPSILON)
+        own = found[processes.rank() * len(of_trl) :][: len(of_trl)]
+        return torch.tensor(own, dtype=of_trl.dtype, device=of_trl.device)
 
     def _loss(self, model, inputs) -> Tensor:
         """-max(A, 0) log p, summed over this pass and divided by the response tokens of all rollouts of the step.
 
         Rollouts of no weight count in that mean, but are not run through the model. The logged entropy is that of the
-        others.
+        others. The gradient of several processes is the mean of theirs: each loss is a share of so many times the mean.
         """
         weights = inputs["advantages"].clamp(min=0)
         rows = weights.nonzero().flatten()
         if not len(rows):
             rows = rows.new_zeros(1)  # some forward pass there must be: it gives a gradient of zeros
         self._positions = [self._positions[row] for row in rows.tolist()]
-        ids, mask = inputs["completion_ids"][rows], inputs["completion_mask"][rows]
+        ids, mask, self._sampled = (
+            inputs[name][rows] for name in ("completion_ids", "completion_mask", "sampling_per_token_logps")
+        )
         logps, entropies, _ = self._get_per_token_logps_and_entropies(
             model, ids, mask, logits_to_keep=ids.shape[1], compute_entropy=True
         )
-        self._metrics["train"]["entropy"].append(((entropies * mask).sum() / mask.sum()).item())
-        return -(weights[rows, None] * logps * mask).sum() / inputs["num_items_in_batch"]
+        total = self.accelerator.reduce(torch.stack([(entropies * mask).sum(), mask.sum()]))
+        self._metrics["train"]["entropy"].append((total[0] / total[1]).item())
+        return -(weights[rows, None] * logps * mask).sum() * processes.count() / inputs["num_items_in_batch"]

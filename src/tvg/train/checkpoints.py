@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tvg.errors import TvgError
+from tvg.train import processes
 
 log = logging.getLogger(__name__)
 KEEP = 2
@@ -94,14 +95,19 @@ class WholeCheckpoints:
     def _save_checkpoint(self, model: object, trial: object) -> None:
         folder, name = Path(self.args.output_dir), f"checkpoint-{self.state.global_step}"
         self._partial = folder / "partial"
-        shutil.rmtree(self._partial, ignore_errors=True)
+        if processes.is_first():
+            shutil.rmtree(self._partial, ignore_errors=True)
+        processes.wait()
         try:
             super()._save_checkpoint(model, trial)
-            publish(self._partial / name, folder / name)
-            self._partial.rmdir()
+            processes.wait()  # each has put its random state there
+            if processes.is_first():
+                publish(self._partial / name, folder / name)
+                self._partial.rmdir()
+                rotate(folder)
         finally:
             self._partial = None
-        rotate(folder)
+        processes.wait()  # nobody ends before it is whole
 
     def _save(self, output_dir: str, state_dict: object = None) -> None:
         folder = Path(output_dir)
@@ -126,7 +132,13 @@ class WholeCheckpoints:
         return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
 
     def save_now(self) -> None:
-        """Keep the state after the last whole step, unless there is none yet or it is kept already."""
+        """Keep the state after the last whole step, unless there is none yet or it is kept already.
+
+        The training is over: gradients of a step that was not made are dropped, which makes room for what saving takes.
+        """
+        self.model.zero_grad(set_to_none=True)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
         kept = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.state.global_step and not kept.exists():
             self._save_checkpoint(self.model, None)

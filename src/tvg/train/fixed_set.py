@@ -24,6 +24,7 @@ from tvg.prompts import target
 from tvg.sample import INVERSION_TASKS, Sample
 from tvg.settings import Prompt, Runtime
 from tvg.spec import SftSpec, StageSpec
+from tvg.train import processes
 from tvg.train.arguments import precision
 from tvg.train.schedule import seed_of
 from tvg.train.signals import Stop
@@ -58,17 +59,20 @@ class FixedSet:
             torch.random.fork_rng(devices=[self.device] if on_gpu else []),
             torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half),
         ):
-            rows = list(self._rows())
+            rows = processes.gathered(list(self._rows()))
         found = score(rows, self.spec.prompt.answer, self.extractor)
         values = {f"fixed_set/{name}": found.get(name) for name in METRICS}
         values |= {f"fixed_set/{task}": one["accuracy"] for task, one in found["actions"].items()}
         return values | {SECONDS: time.monotonic() - began}
 
     def _rows(self) -> Iterator[dict]:
-        """An answered row of a prediction file for each question."""
+        """An answered row of a prediction file for each question; several processes share them batch by batch."""
         sampling, size = Sampling(self._room(), temperature=0.0), self.runtime.evaluate_batch
-        for batch in (self.asked[first : first + size] for first in range(0, len(self.asked), size)):
+        for first in range(0, len(self.asked), size * processes.count()):
             self.stop.check()
+            batch = self.asked[first + size * processes.rank() :][:size]
+            if not batch:
+                continue
             contexts = [context(self.policy, prompt, sample, self.frames[sample.video]) for sample, prompt in batch]
             answers = self.policy.generate(contexts, sampling, seeds=[0] * len(batch))
             for (sample, prompt), ids in zip(batch, answers, strict=True):

@@ -7,6 +7,7 @@ its method bodies is copied; tests/unit/test_trl_contract.py pins what is relied
 import copy
 import logging
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from tvg.rewards.temporal import group_drops
 from tvg.settings import Runtime
 from tvg.spec import GrpoSpec
 from tvg.store import Store
-from tvg.train import stage
+from tvg.train import processes, stage
 from tvg.train.arguments import on_one_device, rows_per_pass
+from tvg.train.balance import dealt
 from tvg.train.checkpoints import WholeCheckpoints
 from tvg.train.measures import Measures
 from tvg.train.probes import ShuffledFrames
@@ -51,7 +53,7 @@ def _trainer(job: Job) -> "VideoGrpo":
 def arguments(job: Job, **own: Any) -> GRPOConfig:
     """trl's arguments of a stage that learns from groups of rollouts; `own`: those of its kind."""
     spec, group = job.spec, job.spec.num_generations
-    total = spec.prompts_per_step * group
+    total = job.step_of_one * group  # of this process; all together make the spec's step
     rows = rows_per_pass(total, job.runtime.rollouts_per_pass, group)
     args = GRPOConfig(
         **job.arguments(),
@@ -102,12 +104,13 @@ class VideoGrpo(WholeCheckpoints, GRPOTrainer):
         self.job, self.spec = job, job.spec
         with_copy = beta > 0 and job.spec.lora is None  # an adapter is its own reference once switched off
         reference = frozen_copy(job.policy.model) if with_copy else None
+        rows = dealt(job.turns, job.step_of_one)
         super().__init__(
             model=job.policy.model,
             args=args,
             reward_funcs=[_column(name) for name in job.spec.rewards],
             train_dataset=Dataset.from_dict(
-                {"prompt": [s.query for s in job.order], "position": range(len(job.order))},
+                {"prompt": [job.order[position].query for position in rows], "position": rows},
             ),
             processing_class=job.policy.tokenizer,
             callbacks=[job.watch],
@@ -120,8 +123,9 @@ class VideoGrpo(WholeCheckpoints, GRPOTrainer):
         self.completions = Completions(job.folder)
         self._contexts: dict[int, Context] = {}
         self._positions: list[int] = []  # of the rows being generated or scored
+        self._sampled: Tensor | None = None  # log-probabilities of the rows being learned from, when they were sampled
         self._prefixes: list[list[int]] = []  # of the step's rollouts: their forced first tokens
-        self._rollouts: list[dict] = []  # of the step, for the completions file
+        self._rollouts: list[dict] = []  # of this process's rows, for the completions file
 
     # ------------------------------------------------------------ one generation, whole groups
 
@@ -130,10 +134,23 @@ class VideoGrpo(WholeCheckpoints, GRPOTrainer):
         output = super()._generate_and_score_completions(inputs)
         output["advantages"] = self._advantages(output["advantages"])
         output["position"] = torch.tensor(self._positions, device=self.accelerator.device)
+        output["group"] = torch.arange(len(inputs), device=self.accelerator.device) // self.num_generations
         for row, advantage in zip(self._rollouts, output["advantages"].tolist(), strict=True):
             row["advantage"] = advantage
-        self.completions.write(self.state.global_step + 1, self._rollouts)
+        self._keep()
         return output
+
+    def _keep(self) -> None:
+        """The rollouts of the step, of all processes and in the order of the schedule: written, and measured."""
+        pairs = processes.gathered(list(zip(self._positions, self._rollouts, strict=True)))
+        if not processes.is_first():
+            return
+        pairs.sort(key=lambda pair: pair[0])
+        step, rows = self.state.global_step + 1, [row for _, row in pairs]
+        self.completions.write(step, rows)
+        samples = [self.job.order[position] for position, _ in pairs]
+        for name, value in self.measures(step, rows, samples).items():
+            self._metrics["train"][name].append(value)
 
     def _advantages(self, of_trl: Tensor) -> Tensor:
         """(rows,) what the step's rollouts are worth."""
@@ -163,14 +180,19 @@ class VideoGrpo(WholeCheckpoints, GRPOTrainer):
                 contexts = [self._contexts[self._positions[row]] for row in rows.tolist()]
                 seeds = [self._seed(row) for row in rows.tolist()]
                 prefixes = [self._prefixes[row] for row in rows.tolist()]
+                self.job.watch.work("rollouts are generated", self._ids(rows.tolist()), contexts)
                 completions += self.job.policy.generate(contexts, sampling, seeds, prefixes)
         self.model.train()
-        self._metrics["train"]["train/generate_seconds"].append(time.monotonic() - began)
-        self._metrics["train"]["tokens"].append(sum(map(len, completions)))
-        return completions, None
+        kept, seconds = self._metrics["train"], time.monotonic() - began
+        kept["train/generate_seconds"].append(max(processes.gathered([seconds])))
+        kept["tokens"].append(sum(processes.gathered([sum(map(len, completions))])))
+        return completions, [completion.logps for completion in completions]
 
     def _seed(self, row: int) -> int:
         return self.job.seed_at(self._positions[row], row % self.num_generations)
+
+    def _ids(self, rows: Iterable[int]) -> list[str]:
+        return [self.job.order[self._positions[row]].id for row in rows]
 
     def _prefix(self, row: int) -> list[int]:
         """The tokens that a rollout is made to begin with: none."""
@@ -185,12 +207,17 @@ class VideoGrpo(WholeCheckpoints, GRPOTrainer):
         ids, mask = input_ids[:, -logits_to_keep:], attention_mask[:, -logits_to_keep:]
         cut = [rows.tolist() for rows in torch.arange(len(ids)).split(batch_size or len(ids))]
         parts = [self._score(model, rows, ids[rows], mask[rows], compute_entropy) for rows in cut]
-        logps, entropies = zip(*parts, strict=True)
-        return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
+        logps, entropies = (torch.cat(each) if each[0] is not None else None for each in zip(*parts, strict=True))
+        if torch.is_grad_enabled():
+            gap = ((logps.detach() - self._sampled[:, : logps.shape[1]]) * mask).abs().sum()
+            gaps, tokens = zip(*processes.gathered([(gap.item(), mask.sum().item())]), strict=True)
+            self._metrics["train"]["train/rollout_mismatch"].append(sum(gaps) / sum(tokens))
+        return logps, entropies, None
 
     def _score(self, model, rows: list[int], ids: Tensor, mask: Tensor, entropy: bool) -> tuple:
         longest = int(mask.sum(1).max())  # of these rows: the padding is as long as the step's longest completion
         contexts = [self._contexts[self._positions[row]] for row in rows]
+        self.job.watch.work("completions are scored", self._ids(rows), contexts, mask)
         with self.accelerator.autocast():
             scores = self.job.policy.score(
                 contexts, ids[:, :longest], mask[:, :longest], self.temperature, model=model, entropies=entropy
@@ -201,12 +228,12 @@ class VideoGrpo(WholeCheckpoints, GRPOTrainer):
 
     def _compute_loss(self, model, inputs):
         self.job.stop.check()
-        self._positions = inputs["position"].tolist()
+        self._positions, self._sampled = inputs["position"].tolist(), inputs["sampling_per_token_logps"]
         loss = self._loss(model, inputs)
-        if not torch.isfinite(loss):
-            step = self.state.global_step + 1
-            self.completions.write(step, self._rollouts)
-            raise broken(step, f"loss {loss.item()}", [self.job.order[p].id for p in dict.fromkeys(self._positions)])
+        ids = [self.job.order[position].id for position in dict.fromkeys(self._positions)]
+        if bad := processes.gathered([] if torch.isfinite(loss) else [(loss.item(), name) for name in ids]):
+            raise broken(self.state.global_step + 1, f"loss {bad[0][0]}", [name for _, name in bad])
+        self.job.watch.work.doing = "gradients are computed"
         return loss
 
     def _loss(self, model, inputs) -> Tensor:
@@ -223,7 +250,6 @@ class VideoGrpo(WholeCheckpoints, GRPOTrainer):
             self._rollout(row, *of_row)
             for row, of_row in enumerate(zip(completion_ids_list, drops, of_groups, strict=True))
         ]
-        self._log_rollouts()
         raw = [[row[f"rewards/{name}"] for name in self.spec.rewards] for row in self._rollouts]
         table = [[float("nan") if value is None else value for value in row] for row in raw]
         return self.accelerator.gather(torch.tensor(table, dtype=torch.float32, device=self.accelerator.device))
@@ -236,12 +262,14 @@ class VideoGrpo(WholeCheckpoints, GRPOTrainer):
         self.model.eval()
         with torch.no_grad(), self.accelerator.autocast():
             contexts = [self._contexts[position] for position in self._positions]
+            self.job.watch.work("rollouts are probed", self._ids(range(len(contexts))), contexts)
             drops = self.probe(
                 self._positions, contexts, completion_ids, self.temperature, self.args.per_device_train_batch_size
             )
         self.model.train()
-        kept, found = self._metrics["train"], [drop for drop in drops if drop is not None]
-        kept["train/probe_seconds"].append(time.monotonic() - began)
+        kept, seconds = self._metrics["train"], time.monotonic() - began
+        kept["train/probe_seconds"].append(max(processes.gathered([seconds])))
+        found = processes.gathered([drop for drop in drops if drop is not None])
         if found:
             kept["train/logprob_drop"].append(sum(found) / len(found))
         return drops
@@ -264,16 +292,11 @@ class VideoGrpo(WholeCheckpoints, GRPOTrainer):
             "parsed": PARSERS[answer.reward](text) is not None if sample.task == "ground" else None,
         }
 
-    def _log_rollouts(self) -> None:
-        samples = [self.job.order[position] for position in self._positions]
-        for name, value in self.measures(self.state.global_step + 1, self._rollouts, samples).items():
-            self._metrics["train"][name].append(value)
-
 
 def regroup(passes: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    """The passes of one step with their rows sorted by position, so that groups are whole again."""
-    order = torch.argsort(torch.cat([rows["position"] for rows in passes]), stable=True)
-    cut = order.split([len(rows["position"]) for rows in passes])
+    """The passes of one step with their rows sorted by group, so that groups are whole again."""
+    order = torch.argsort(torch.cat([rows["group"] for rows in passes]), stable=True)
+    cut = order.split([len(rows["group"]) for rows in passes])
 
     def rows_of(key: str) -> list[Tensor]:
         if passes[0][key].ndim == 0:

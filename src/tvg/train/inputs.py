@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ from tvg.errors import TvgError
 from tvg.sample import Sample, read_samples, write_lines
 from tvg.spec import DataSpec
 from tvg.store import Store
+from tvg.train import processes
 from tvg.video.cache import FrameCache
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,8 @@ def read(data: DataSpec, store: Store, folder: Path) -> tuple[list[Sample], Fram
     cache = FrameCache(store.frames(data.frames))
     usable = [sample for sample in samples if sample.video in cache]
     skipped = [sample for sample in samples if sample.video not in cache]
-    write_lines(folder / "skipped.jsonl", (_reason(sample, cache) for sample in skipped))
+    if processes.is_first():
+        write_lines(folder / "skipped.jsonl", (_reason(sample, cache) for sample in skipped))
     if skipped:
         log.warning("%d of %d samples have no frames: %s", len(skipped), len(samples), folder / "skipped.jsonl")
     if len(skipped) > MOST_SKIPPED * len(samples):
@@ -50,19 +52,21 @@ def _reason(sample: Sample, cache: FrameCache) -> str:
 class Ahead(Generic[Made]):
     """Contexts by their position in the schedule; the next `depth` are made on threads while the model is at work.
 
-    Threads, not worker processes: a signal to the whole job would kill those before the trainer can save. With 0
-    threads each context is made when it is asked for.
+    turn: the positions in the order in which they will be asked for. Threads, not worker processes: a signal to the
+    whole job would kill those before the trainer can save. With 0 threads each context is made when it is asked for.
     """
 
-    def __init__(self, make: Callable[[int], Made], end: int, depth: int, threads: int):
-        self.make, self.end, self.depth = make, end, depth
+    def __init__(self, make: Callable[[int], Made], turn: Sequence[int], depth: int, threads: int):
+        self.make, self.turn, self.depth = make, turn, depth
+        self._place = {position: place for place, position in enumerate(turn)}
         self._pool = ThreadPoolExecutor(threads, "contexts", torch.set_num_threads, (1,)) if threads else None
         self._pending: dict[int, Future[Made]] = {}
 
     def __call__(self, position: int) -> Made:
         if self._pool is None:
             return self.make(position)
-        for near in range(position, min(position + self.depth, self.end)):
+        place = self._place[position]
+        for near in self.turn[place : place + self.depth]:
             if near not in self._pending:
                 self._pending[near] = self._pool.submit(self.make, near)
         return self._pending.pop(position).result()

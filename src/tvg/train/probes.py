@@ -47,7 +47,7 @@ class ShuffledFrames:
         self.job = job
         self.within = WITHIN if settings.within is None else settings.within
         self.thinking = settings.tokens == "think"
-        self.perturbed = ahead(self._perturb, job.spec, job.order, job.device)
+        self.perturbed = ahead(self._perturb, job.spec, job.turns, job.device)
 
     def _perturb(self, position: int) -> Context | None:
         """None where no picture moves, and for a task other than `ground`."""
@@ -77,8 +77,8 @@ class ShuffledFrames:
         drops = [0.0 if ask and ids else None for ask, ids in zip(asked, counted, strict=True)]
         # Unmoved videos are not scored: rounding could differ between two passes, and would then be paid for.
         moved = [row for row, position in enumerate(positions) if drops[row] is not None and perturbed[position]]
+        self.job.stop.check()  # here: in several processes not equally many are moved
         for rows in (moved[first : first + at_once] for first in range(0, len(moved), at_once)):
-            self.job.stop.check()
             ids = [counted[row] for row in rows]
             true = self._means([contexts[row] for row in rows], ids, temperature)
             other = self._means([perturbed[positions[row]] for row in rows], ids, temperature)

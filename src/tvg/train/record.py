@@ -11,7 +11,7 @@ import torch
 from tvg import facts
 from tvg.rows import Rows
 from tvg.sample import write_lines
-from tvg.train import alarms, measures
+from tvg.train import alarms, measures, processes
 
 
 class Metrics(Rows):
@@ -72,11 +72,12 @@ class Run:
         self.update(before.get("steps", 0))
 
     def update(self, steps: int) -> None:
-        """Write what is known by now, after `steps` optimiser steps."""
+        """Write what is known by now, after `steps` optimiser steps; of several processes, the first does."""
         peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else None
         seconds = round(self._seconds_before + time.monotonic() - self._began, 3)
         self.facts |= {"seconds": seconds, "peak_memory_gb": peak, "steps": steps}
-        write_lines(self.path, [json.dumps(self.facts, indent=1, ensure_ascii=False)])
+        if processes.is_first():
+            write_lines(self.path, [json.dumps(self.facts, indent=1, ensure_ascii=False)])
 
     def __enter__(self) -> "Run":
         return self

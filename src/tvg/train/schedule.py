@@ -26,6 +26,21 @@ def per_step(spec: StageSpec) -> int:
     return spec.batch if isinstance(spec, SftSpec) else spec.prompts_per_step
 
 
+def of_each(spec: StageSpec, processes: int) -> int:
+    """Samples of a step that each of so many processes reads; raises TvgError where they cannot be shared equally."""
+    if per_step(spec) % processes:
+        key = "batch" if isinstance(spec, SftSpec) else "prompts_per_step"
+        divisors = [n for n in range(1, per_step(spec) + 1) if per_step(spec) % n == 0]
+        raise TvgError(
+            "several GPUs",
+            "a step cannot be shared equally among them",
+            got=f"{key}: {per_step(spec)} on {processes} GPUs",
+            expected=f"a number of GPUs that divides it: {', '.join(map(str, divisors))}",
+            hint=f"ask for another number of GPUs; another `{key}` would be another training",
+        )
+    return per_step(spec) // processes
+
+
 def steps(spec: StageSpec, count: int) -> int:
     """Optimiser steps over `count` samples: the spec's own number, else its epochs, rounded up."""
     return spec.steps or math.ceil(spec.epochs * count / per_step(spec))

@@ -12,8 +12,9 @@ from tvg.prompts import target
 from tvg.settings import Runtime
 from tvg.spec import SftSpec
 from tvg.store import Store
-from tvg.train import stage
+from tvg.train import processes, stage
 from tvg.train.arguments import on_one_device, rows_per_pass
+from tvg.train.balance import dealt
 from tvg.train.checkpoints import WholeCheckpoints
 from tvg.train.construct import can_construct, drawn, prefix
 from tvg.train.schedule import SEED_BITS
@@ -30,11 +31,11 @@ def train(spec: SftSpec, store: Store, runtime: Runtime, device: str | None = No
 
 def _trainer(job: Job) -> "VideoSft":
     _check_constructed(job)
-    rows = rows_per_pass(job.spec.batch, job.runtime.rollouts_per_pass)
+    rows = rows_per_pass(job.step_of_one, job.runtime.rollouts_per_pass)
     args = SFTConfig(
         **job.arguments(),
         per_device_train_batch_size=rows,
-        gradient_accumulation_steps=job.spec.batch // rows,
+        gradient_accumulation_steps=job.step_of_one // rows,
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         packing=False,
@@ -59,13 +60,14 @@ class Collator:
         self.job = job
 
     def __call__(self, rows: list[dict]) -> dict[str, list | Tensor]:
-        """contexts: one a row. labels: (B, C), IGNORED beyond the end of a response."""
+        """contexts, samples (their ids): one a row. labels: (B, C), IGNORED beyond the end of a response."""
         positions = [row["position"] for row in rows]
         responses = [self.response(position) for position in positions]
         labels = torch.full((len(rows), max(map(len, responses))), IGNORED)
         for label, response in zip(labels, responses, strict=True):
             label[: len(response)] = torch.tensor(response)
-        return {"contexts": [self.job.contexts(position) for position in positions], "labels": labels}
+        contexts = [self.job.contexts(position) for position in positions]
+        return {"contexts": contexts, "samples": [self.job.order[n].id for n in positions], "labels": labels}
 
     def response(self, position: int) -> list[int]:
         """The token ids of the canonical response, the end token included."""
@@ -92,7 +94,7 @@ class VideoSft(WholeCheckpoints, SFTTrainer):
         super().__init__(
             model=job.policy.model,
             args=args,
-            train_dataset=Dataset.from_dict({"position": range(len(job.order))}),
+            train_dataset=Dataset.from_dict({"position": dealt(job.turns, args.per_device_train_batch_size)}),
             data_collator=Collator(job),
             processing_class=job.policy.tokenizer,
             callbacks=[job.watch],
@@ -102,20 +104,27 @@ class VideoSft(WholeCheckpoints, SFTTrainer):
         return torch.utils.data.SequentialSampler(self.train_dataset)  # the schedule is shuffled already
 
     def get_batch_samples(self, *args):
-        """The passes of one step, and its response tokens: the library counts them for some classes of model only."""
+        """The passes of one step, and the response tokens of the step in all processes: the library counts them for
+        some classes of model only.
+        """
         passes, _ = super().get_batch_samples(*args)
-        return passes, sum(int((rows["labels"] != IGNORED).sum()) for rows in passes)
+        return passes, sum(processes.gathered([int((rows["labels"] != IGNORED).sum()) for rows in passes]))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Mean negative log-likelihood of the step's response tokens, however the step is cut into passes."""
+        """Mean negative log-likelihood of the step's response tokens, however the step is cut into passes.
+
+        The gradient of several processes is the mean of theirs: each loss is a share of so many times the mean.
+        """
         self.job.stop.check()
         labels = inputs["labels"]
         mask = labels != IGNORED
+        self.job.watch.work("responses are scored", inputs["samples"], inputs["contexts"], mask)
         with self.accelerator.autocast():
             scores = self.job.policy.score(inputs["contexts"], labels.clamp(min=0), mask.long(), model=model)
-        loss = -(scores.logps * mask).sum() / num_items_in_batch
-        if not torch.isfinite(loss):
-            raise broken(self.state.global_step + 1, f"loss {loss.item()}")
+        loss = -(scores.logps * mask).sum() * processes.count() / num_items_in_batch
+        if bad := processes.gathered([] if torch.isfinite(loss) else [loss.item()]):
+            raise broken(self.state.global_step + 1, f"loss {bad[0]}")
         self._metrics["train"]["tokens"].append(num_items_in_batch)
         self._metrics["train"]["train/length"].append(num_items_in_batch / self.job.spec.batch)
+        self.job.watch.work.doing = "gradients are computed"
         return loss

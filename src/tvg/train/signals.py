@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tvg.train import processes
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -23,15 +25,15 @@ class Interrupted(Exception):
 
 
 class Stop:
-    """Whether the job was asked to stop."""
+    """Whether the job was asked to stop: of several processes, any."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
 
     def check(self) -> None:
-        """Raises Interrupted once a signal has come."""
-        if self.signum is not None:
-            raise Interrupted(self.signum)
+        """Raises Interrupted once a signal has come, in all processes at once: all call this equally often."""
+        if signum := processes.most(self.signum or 0):
+            raise Interrupted(signum)
 
 
 @contextmanager

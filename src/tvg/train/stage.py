@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -18,18 +19,18 @@ from tvg.errors import TvgError
 from tvg.model.adapt import apply
 from tvg.model.load import load, save
 from tvg.model.policy import Context, Policy
-from tvg.model.question import context
+from tvg.model.question import context, visible
 from tvg.model.sight import sees_video
 from tvg.sample import Sample, write_lines
 from tvg.settings import Prompt, Runtime
 from tvg.spec import SftSpec, StageSpec, canonical
 from tvg.store import Store
-from tvg.train import checkpoints, inputs, record, signals
+from tvg.train import balance, checkpoints, inputs, processes, record, signals
 from tvg.train.arguments import precision, shared
 from tvg.train.fixed_set import FixedSet
 from tvg.train.record import Run
-from tvg.train.schedule import epoch_of, names, per_step, schedule, seed_of, steps
-from tvg.train.watch import Watch, quiet
+from tvg.train.schedule import epoch_of, names, of_each, per_step, schedule, seed_of, steps
+from tvg.train.watch import Broken, Watch, quiet
 from tvg.video.decode import Frames
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Job:
     """What a trainer is made of.
 
     order: the schedule; prompts and contexts by position in it; count: samples of one epoch. frames: of each video.
+    turns: for each process (tvg.train.processes), the positions that are its own.
     """
 
     spec: StageSpec
@@ -53,12 +55,18 @@ class Job:
     contexts: inputs.Ahead[Context]
     frames: Mapping[str, Frames]
     count: int
+    turns: list[list[int]]
     watch: Watch
     stop: signals.Stop
 
     def arguments(self) -> dict:
         """The library's arguments of any kind of trainer."""
         return shared(self.spec, self.runtime, self.device, self.folder, steps(self.spec, self.count))
+
+    @property
+    def step_of_one(self) -> int:
+        """Samples that this process reads for an optimiser step."""
+        return of_each(self.spec, processes.count())
 
     def seed_at(self, position: int, *parts: object) -> int:
         """The seed of a random choice about the sample at this position of the schedule."""
@@ -69,52 +77,52 @@ Build = Callable[[Job], Trainer]
 
 
 def train(spec: StageSpec, store: Store, runtime: Runtime, build: Build, device: str | None = None) -> Path:
-    """Train the stage and return its folder. Raises SystemExit(130 or 143) when asked to stop, all being saved."""
+    """Train the stage and return its folder. Raises SystemExit(130 or 143) when asked to stop, all being saved.
+
+    Where several processes have been started for it, they train it together.
+    """
     folder = store.stage(spec)
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "model").exists():
         log.info("%s: the weights are there already", folder)
         return _done(folder)
-    _check_alone()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    write_lines(folder / "spec.json", [json.dumps(canonical(spec), indent=1, ensure_ascii=False)])
-    with signals.caught() as stop, quiet():
+    with processes.joined(device), signals.caught() as stop, quiet():
         try:
             with Run(folder, device, precision(runtime, device), runtime.policy) as run:
-                job = _job(spec, store, runtime, device, folder, run, stop)
-                run.facts["sees_video"] = _sight(job)
+                with processes.first_goes_first():
+                    job = _job(spec, store, runtime, device, folder, run, stop)
+                    run.facts["sees_video"] = _sight(job)
                 _run(build(job), folder)
-                save(job.policy, folder / "model")
+                if processes.is_first():
+                    save(job.policy, folder / "model")
         except signals.Interrupted as stopped:
             sleep(stopped.grace)
             raise SystemExit(stopped.code) from stopped
-    return _done(folder)
-
-
-def _check_alone() -> None:
-    if (size := os.environ.get("WORLD_SIZE", "1")) != "1":
-        raise TvgError(
-            "training",
-            "started as one of several processes",
-            got=f"WORLD_SIZE={size}",
-            expected="one process",
-            hint="start it without torchrun or accelerate: a stage trains on one GPU",
-        )
+        except Broken as error:
+            if processes.is_first():
+                raise
+            raise SystemExit(1) from error  # the first process tells of it
+    return _done(folder) if processes.is_first() else folder
 
 
 def _job(spec, store, runtime, device, folder, run, stop) -> Job:
-    samples, cache = inputs.read(spec.data, store, folder)
+    of_each(spec, processes.count())
+    if processes.is_first():
+        write_lines(folder / "spec.json", [json.dumps(canonical(spec), indent=1, ensure_ascii=False)])
+    samples, frames = inputs.read(spec.data, store, folder)
     order, count = schedule(spec, samples), len(epoch_of(spec, samples))
+    turns = balance.turns(len(order), per_step(spec), processes.count(), _work(order, frames))
     prompts = [_prompt(spec, sample, position // count) for position, sample in enumerate(order)]
     policy = _policy(spec, store, runtime, device)
     contexts = ahead(
-        lambda position: context(policy, prompts[position], order[position], cache[order[position].video]),
+        lambda position: context(policy, prompts[position], order[position], frames[order[position].video]),
         spec,
-        order,
+        turns,
         device,
     )
-    watch = Watch(spec.seed, folder, run, FixedSet(spec, runtime, policy, samples, cache, device, stop))
-    return Job(spec, runtime, folder, device, policy, order, prompts, contexts, cache, count, watch, stop)
+    watch = Watch(spec.seed, folder, run, FixedSet(spec, runtime, policy, samples, frames, device, stop))
+    return Job(spec, runtime, folder, device, policy, order, prompts, contexts, frames, count, turns, watch, stop)
 
 
 def _prompt(spec: StageSpec, sample: Sample, epoch: int) -> Prompt:
@@ -124,17 +132,34 @@ def _prompt(spec: StageSpec, sample: Sample, epoch: int) -> Prompt:
     return asking[seed_of(spec.seed, "prompt", epoch, sample.id, sample.task) % len(asking)]
 
 
-def ahead(make: Callable[[int], Any], spec: StageSpec, order: list[Sample], device: str) -> inputs.Ahead:
-    """What `make` makes of each position, a step ahead of the model; a CPU's cores are the model's."""
-    threads = 0 if device == "cpu" else min(MOST_THREADS, os.cpu_count() or 1)
-    return inputs.Ahead(make, len(order), per_step(spec), threads)
+def _work(order: list[Sample], frames: Mapping[str, Frames]) -> Callable[[int], float]:
+    """How much work there is at each position: the pixels that the model is shown, of which it makes video tokens."""
+
+    @cache
+    def shown(sample: Sample) -> int:
+        return visible(sample, frames[sample.video]).pixels.size
+
+    return lambda position: shown(order[position])
+
+
+def ahead(make: Callable[[int], Any], spec: StageSpec, turns: list[list[int]], device: str) -> inputs.Ahead:
+    """What `make` makes of each position, a step ahead of the model; a CPU's cores are the model's.
+
+    turns: the positions of each process.
+    """
+    share = len(turns)
+    threads = 0 if device == "cpu" else max(1, min(MOST_THREADS, (os.cpu_count() or 1) // share))
+    return inputs.Ahead(make, turns[processes.rank()], of_each(spec, share), threads)
 
 
 def _policy(spec, store, runtime, device) -> Policy:
     """The model to train: what learns in float32, since a step of 1e-6 is lost in a bfloat16 weight."""
     half = spec.lora is not None and precision(runtime, device) == "bfloat16"
     dtype, recompute = torch.bfloat16 if half else torch.float32, runtime.gradient_checkpointing
-    policy = load(spec.init, store, device=device, dtype=dtype, gradient_checkpointing=recompute)
+    policy = load(
+        spec.init, store, device=device, dtype=dtype, gradient_checkpointing=recompute, policy=runtime.policy,
+        compiled=runtime.compile,
+    )  # fmt: skip
     policy.model = apply(policy.model, spec)
     for weight in policy.model.parameters():
         if weight.requires_grad:
@@ -163,17 +188,39 @@ def _sight(job: Job) -> float:
 def _run(trainer: Trainer, folder: Path) -> None:
     """Train from the newest whole checkpoint to the end, or to a signal or an error that is worth a checkpoint."""
     trainer.remove_callback(PrinterCallback)
-    resumed = checkpoints.newest(folder / "checkpoints")
+    trainer.accelerator.ddp_handler.gradient_as_bucket_view = True  # after the last pass they are there only once
+    resumed = processes.from_first(checkpoints.newest(folder / "checkpoints"))
     step = checkpoints.step_of(resumed) if resumed else 0
-    record.cut(folder, step)
+    if processes.is_first():
+        record.cut(folder, step)
     if resumed:
         log.info("resuming after step %d", step)
+    job = trainer.job
     try:
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        with job.watch.work.told(lambda: f"step {trainer.state.global_step + 1}", _dials(job.spec, job.runtime)):
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     except (signals.Interrupted, TvgError) as stopped:
-        log.warning("stopped in step %d (%s): saving", trainer.state.global_step + 1, type(stopped).__name__)
-        trainer.save_now()
+        told = isinstance(stopped, (signals.Interrupted, Broken))  # to all processes; any other error is of this one
+        if told or processes.count() == 1:
+            log.info("stopped in step %d (%s): saving", trainer.state.global_step + 1, type(stopped).__name__)
+            trainer.save_now()
         raise
+
+
+def _dials(spec: StageSpec, runtime: Runtime) -> str:
+    """What to turn where memory is short, and what each is now."""
+
+    def now(holder: object, *names: str) -> str:
+        held = [(name, getattr(holder, name)) for name in names if hasattr(holder, name)]
+        return ", ".join(f"{name} (now {str(value).lower()})" for name, value in held)
+
+    same = now(runtime, "rollouts_per_pass", "gradient_checkpointing", "generate_batch", "evaluate_batch", "policy")
+    other = now(spec, "lora", "freeze_vision", "beta", "max_completion_tokens")
+    other += f", {now(spec.data.frames.frames, 'total_pixels')} of the frames"
+    return (
+        f"turn in the scale's `runtime`, which changes no result: {same}; or make it another training: {other}; "
+        "`tvg plan` says what each saves. The last whole step is kept in checkpoints/, and the next start goes on there"
+    )
 
 
 def _done(folder: Path) -> Path:

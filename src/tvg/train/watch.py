@@ -14,8 +14,9 @@ from transformers import TrainerCallback
 from transformers.utils import logging as transformers_logging
 
 from tvg.errors import TvgError
+from tvg.model.exhausted import Work
 from tvg.progress import SECONDS_BETWEEN_LINES
-from tvg.train import alarms
+from tvg.train import alarms, processes
 from tvg.train.fixed_set import SECONDS, FixedSet
 from tvg.train.record import Metrics, Run
 from tvg.train.schedule import seed_of
@@ -47,29 +48,35 @@ def ours(logs: dict[str, float | None]) -> dict[str, float | None]:
 
 
 class Watch(TrainerCallback):
-    """Metrics go to metrics.jsonl, alarms to warnings.jsonl, progress to a bar on a terminal or else to the log."""
+    """Metrics go to metrics.jsonl, alarms to warnings.jsonl, progress to a bar on a terminal or else to the log.
+
+    work: what the trainer is doing, which it says before everything that takes memory.
+    """
 
     def __init__(self, seed: int | None, folder: Path, run: Run, fixed_set: FixedSet):
         self.seed, self.metrics, self.run, self.fixed_set = seed, Metrics(folder), run, fixed_set
-        self.warnings = alarms.warnings(folder)
+        self.warnings, self.work = alarms.warnings(folder), Work()
         self.bar, self.said = None, 0.0
 
     def on_train_begin(self, args, state, control, **_):
-        self.rows, self.given = self.metrics.rows(), {row["name"] for row in self.warnings.rows()}
+        told = self.metrics.rows(), {row["name"] for row in self.warnings.rows()}
+        self.rows, self.given = processes.from_first(told)
         step = state.global_step
         if self.rows and self.rows[-1]["step"] == step and SECONDS not in self.rows[-1]:
-            self.metrics.cut(step - 1)  # it may have been stopped while the fixed set was asked
+            if processes.is_first():
+                self.metrics.cut(step - 1)  # it may have been stopped while the fixed set was asked
             self._keep(state, self.rows.pop())
         self.first_step, self.began = state.global_step, time.monotonic()
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and processes.is_first():
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", unit="step", leave=False)
 
     def on_step_begin(self, args, state, control, **_):
         # dropout is a function of the step, so that a step run again after a stop is the same step
-        torch.manual_seed(seed_of(self.seed, "step", state.global_step))
+        torch.manual_seed(seed_of(self.seed, "step", state.global_step) + processes.rank())
         self.step_began = time.monotonic()
 
     def on_pre_optimizer_step(self, args, state, control, model, **_):
+        self.work("the optimiser makes its step")
         norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
         if not torch.isfinite(norm):
             raise broken(state.global_step + 1, f"gradient norm {norm.item()}")
@@ -82,16 +89,24 @@ class Watch(TrainerCallback):
         if tokens := logs.get("tokens"):
             values["train/tokens_per_second"] = tokens / values["train/step_seconds"]
         self._keep(state, values)
-        self._progress(state, values)
+        if processes.is_first():
+            self._progress(state, values)
 
     def _keep(self, state, values: dict[str, float | None]) -> None:
         """Write the row of the step, with what the fixed set says where that is due, and give the alarms."""
         try:
             if self.fixed_set.due(state.global_step, state.max_steps):
+                self.work("the fixed set is answered")
                 values = values | self.fixed_set()
         finally:  # asked to stop: the step has been made, and is saved
-            self.metrics.append(state.global_step, values)
-            self.rows.append({"step": state.global_step, **values})
+            self._write(state, values)
+
+    def _write(self, state, values: dict[str, float | None]) -> None:
+        """The first process's values, which are of all."""
+        if not processes.is_first():
+            return
+        self.metrics.append(state.global_step, values)
+        self.rows.append({"step": state.global_step, **values})
         for name, text in alarms.active(self.rows).items():
             if name not in self.given:
                 self.given.add(name)
@@ -127,15 +142,20 @@ def quiet() -> Iterator[None]:
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
+        for outdated in ("gradient_checkpointing", "broadcast_buffers"):
+            warnings.filterwarnings("ignore", message=f".*{outdated}", category=FutureWarning)
         yield
     if bars:
         transformers_logging.enable_progress_bar()
 
 
-def broken(step: int, got: str, ids: list[str] | None = None) -> TvgError:
-    """The error of a step whose loss or gradient is no number; the weights are still those of the step before."""
-    return TvgError(
+class Broken(TvgError):
+    """The weights are still those of the step before. Raised in all processes at once."""
+
+
+def broken(step: int, got: str, ids: list[str] | None = None) -> Broken:
+    """The error of a step whose loss or gradient is no number."""
+    return Broken(
         f"step {step}",
         "the training broke down",
         got=got + (f" on samples {', '.join(ids)}" if ids else ""),

@@ -40,7 +40,7 @@ def trained(settings: Optimiser, counts: Parameters) -> int:
     """How many of them the stage trains: see tvg.model.adapt."""
     if settings.lora is not None:
         text = counts.shape.text
-        hidden, inner, keys = text["hidden_size"], text["intermediate_size"], _keys(text)
+        hidden, inner, keys = text["hidden_size"], text["intermediate_size"], keys_width(text)
         ends = 2 * 2 * hidden + 2 * (hidden + keys) + 3 * (hidden + inner)  # in and out of q, o; k, v; gate, up, down
         return settings.lora.r * ends * text["num_hidden_layers"]
     return counts.total - (counts.vision - counts.merger if settings.freeze_vision else 0)
@@ -78,13 +78,13 @@ def _written(path: Path) -> tuple[Architecture, str] | None:
     return shape, str(path)
 
 
-def _keys(text: dict[str, int]) -> int:
+def keys_width(text: dict[str, int]) -> int:
     """The width of all keys of a token."""
     return text["hidden_size"] // text["num_attention_heads"] * text["num_key_value_heads"]
 
 
 def _count(shape: Architecture, source: str) -> Parameters:
-    text, hidden, keys = shape.text, shape.text["hidden_size"], _keys(shape.text)
+    text, hidden, keys = shape.text, shape.text["hidden_size"], keys_width(shape.text)
     attention = 2 * hidden * hidden + hidden + 2 * (hidden * keys + keys)  # q with a bias, o without; k and v
     layer = attention + 3 * hidden * text["intermediate_size"] + 2 * hidden
     words = text["vocab_size"] * hidden * (1 if shape.tied else 2)
