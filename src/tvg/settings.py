@@ -341,6 +341,8 @@ class Runtime(Closed):
     """prompts of one generation call"""
     gradient_checkpointing: bool = True
     """less memory, about a third more time"""
+    shard_optimizer: bool = False
+    """several GPUs: each keeps the optimizer's state of its share of the weights; less memory, little more time"""
     save_every: PositiveInt = 50
     """optimiser steps between checkpoints: the most that a killed job loses"""
     fixed_set_every: NonNegativeInt = 50

@@ -42,7 +42,9 @@ def ground(a: Arguments) -> None:
     plan = plan_of(a)
     prompt = read(Prompt, plan.folder / "prompts", a.prompt)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    policy = load(named(a.model), plan.store, device=device, dtype=dtype_for(plan.scale.runtime.precision, device))
+    runtime = plan.scale.runtime
+    dtype = dtype_for(runtime.precision, device)
+    policy = load(named(a.model), plan.store, device=device, dtype=dtype, policy=runtime.policy)
     answer = ground(policy, prompt, a.video, a.query, plan.scale.frames, a.max_new_tokens)
     if a.json:
         say(json.dumps(answer))

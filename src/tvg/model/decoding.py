@@ -53,7 +53,7 @@ class Engine:
     def start(self, core: nn.Module, index: Sequence[int], lengths: Sequence[int], room: int) -> Groups:
         """Read the model's weights and make room for rows on prompts index[row], of lengths[prompt] tokens."""
         dtype = working_dtype(core.lm_head.weight)
-        if self.weights is None or (self.weights.dtype, self.weights.device) != (dtype, core.device):
+        if self.weights is None or not self.weights.are_of(core, dtype):
             self.steps, self.weights = None, Weights(core, dtype)
             self.suppressed = self._suppressed.to(core.device)
             self.ends = torch.tensor(sorted(self._ends), dtype=torch.long, device=core.device)
@@ -101,6 +101,7 @@ class Engine:
         return self._completions(groups, prefixes, most)
 
     def _fill(self, groups, resume, lengths, sampling, seeds, prefixes) -> None:
+        """What the rows begin from, in the order of the slots."""
         slots, most = self.steps.slots, sampling.max_new_tokens
         of_row = [prompt for prompt in groups.prompts for _ in range(groups.size)]
         slots.lengths.copy_(torch.tensor([lengths[prompt] for prompt in groups.prompts]))

@@ -33,7 +33,7 @@ def load(
     device: torch.device | str,
     dtype: torch.dtype,
     gradient_checkpointing: bool = False,
-    policy: str = "plain",
+    policy: str = "shared",
     compiled: bool = False,
 ) -> QwenPolicy:
     """The policy of a spec, its weights on `device`. Raises TvgError where there are no weights, or foreign ones.

@@ -22,6 +22,7 @@ from tvg.model.qwen import QwenPolicy, distinct, evaluating, unwrap
 
 PREFILL_TOKENS = 1 << 14  # of the prompts that are encoded at a time: bounds the vision tower's memory
 LOGITS_AT_ONCE = 1 << 26  # float32 values whose softmax is held at a time, 256 MiB
+RECOMPILATIONS = 64  # a norm is in both towers, trained or frozen, with gradient or without: torch gives up at 8
 
 
 class SharedPolicy(QwenPolicy):
@@ -57,6 +58,7 @@ class SharedPolicy(QwenPolicy):
                 found, positions = self._prefill(core, each[first:last], keep)
                 after.append(found)
                 resume += positions
+            torch.clear_autocast_cache()  # it holds every weight in half precision, which the engine does too
             with torch.autocast(core.device.type, enabled=False):
                 return self.engine.run(groups, torch.cat(after), resume, lengths, sampling, seeds, prefixes)
 
@@ -136,6 +138,7 @@ class SharedPolicy(QwenPolicy):
     def _compile(self, core: Qwen2_5_VLForConditionalGeneration) -> Qwen2_5_VLForConditionalGeneration:
         """The model, its layers' parts compiled in place, where that is asked for and has not been done."""
         if self.compiled and core.device.type == "cuda":
+            torch._dynamo.config.recompile_limit = max(RECOMPILATIONS, torch._dynamo.config.recompile_limit)
             for layer in (*core.model.visual.blocks, *core.model.language_model.layers):
                 for part in layer.children():  # not the layer: attention is not traced, and a checkpoint must not break
                     if part._compiled_call_impl is None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,12 @@ class Weights:
 
     Matrices that a step multiplies by at once (queries, keys, values; gate, up) lie one behind the other: where `dtype`
     is the weights' own, the model's parameters become views of that memory, so that nothing is held twice and an
-    optimiser's step is seen at once. Other weights, adapters above all, are copied.
+    optimiser's step is seen at once. Other weights, adapters above all, are copied; those that FSDP has cut into shards
+    are gathered, which all processes must do together.
     """
 
     def __init__(self, core: nn.Module, dtype: torch.dtype):
-        text = core.model.language_model
+        self._core, text = core, core.model.language_model
         config = core.config.text_config
         self.dtype, self.device = dtype, core.device
         self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
@@ -36,11 +38,16 @@ class Weights:
         self.frequencies: Tensor = text.rotary_emb.inv_freq.float()
         self._copied: list[tuple[Tensor, list[nn.Module], str]] = []
         self._viewed: list[tuple[Tensor, list[nn.Module], str]] = []
-        self.embed: Tensor = text.embed_tokens.weight
+        embed = text.embed_tokens
+        self.embed = self._fused([embed]) if _sharded(embed.weight) else embed.weight
         self.head = self._fused([core.lm_head])
         self.norm = self._fused([text.norm])
         self.layers = [self._layer(layer) for layer in text.layers]
         self.refresh()
+
+    def are_of(self, core: nn.Module, dtype: torch.dtype) -> bool:
+        """Whether they are this model's, in this type, where it lies now."""
+        return self._core is core and self.dtype == dtype and self.device == core.device
 
     def _layer(self, layer: nn.Module) -> Layer:
         attention, mlp = layer.self_attn, layer.mlp
@@ -57,9 +64,8 @@ class Weights:
 
     def _fused(self, modules: list[nn.Module], name: str = "weight") -> Tensor:
         own = [_own(module, name) for module in modules]
-        viewed = all(
-            weight.dtype == self.dtype and not _adapted(module) for weight, module in zip(own, modules, strict=True)
-        )
+        viewed = all(weight.dtype == self.dtype and not _sharded(weight) for weight in own)
+        viewed = viewed and not any(map(_adapted, modules))
         if viewed and len(own) == 1:
             fused = own[0].data
         else:
@@ -96,9 +102,15 @@ def _adapted(module: nn.Module) -> bool:
     return hasattr(module, "base_layer")
 
 
+def _sharded(weight: Tensor) -> bool:
+    return isinstance(weight, DTensor)
+
+
 def _now(module: nn.Module, name: str) -> Tensor:
     """What the module multiplies by: with an adapter, the sum of both."""
     weight = _own(module, name)
+    if _sharded(weight):
+        weight = weight.full_tensor()
     if name == "weight" and _adapted(module) and not module.merged and not module.disable_adapters:
         for adapter in module.active_adapters:
             weight = weight + module.get_delta_weight(adapter)

@@ -29,6 +29,7 @@ from tvg.train.arguments import on_one_device, rows_per_pass
 from tvg.train.balance import dealt
 from tvg.train.checkpoints import WholeCheckpoints
 from tvg.train.measures import Measures
+from tvg.train.parallel import Parallel
 from tvg.train.probes import ShuffledFrames
 from tvg.train.record import Completions
 from tvg.train.stage import Job
@@ -97,7 +98,7 @@ def _column(name: str):
     return reward
 
 
-class VideoGrpo(WholeCheckpoints, GRPOTrainer):
+class VideoGrpo(WholeCheckpoints, Parallel, GRPOTrainer):
     """trl's trainer whose rows are positions in the schedule, each of a group's rollouts on the same one."""
 
     def __init__(self, job: Job, args: GRPOConfig, beta: float):

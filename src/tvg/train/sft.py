@@ -17,6 +17,7 @@ from tvg.train.arguments import on_one_device, rows_per_pass
 from tvg.train.balance import dealt
 from tvg.train.checkpoints import WholeCheckpoints
 from tvg.train.construct import can_construct, drawn, prefix
+from tvg.train.parallel import Parallel
 from tvg.train.schedule import SEED_BITS
 from tvg.train.stage import Job
 from tvg.train.watch import broken
@@ -84,7 +85,7 @@ class Collator:
         return prefix(template, sample.query, drawn(sample.captions, self.job.seed_at(position, "captions"))).rstrip()
 
 
-class VideoSft(WholeCheckpoints, SFTTrainer):
+class VideoSft(WholeCheckpoints, Parallel, SFTTrainer):
     """trl's trainer with the forward passes of the policy."""
 
     loss_is_scaled_for_ga = True  # compute_loss divides by the tokens of the whole step

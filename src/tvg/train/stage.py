@@ -188,7 +188,6 @@ def _sight(job: Job) -> float:
 def _run(trainer: Trainer, folder: Path) -> None:
     """Train from the newest whole checkpoint to the end, or to a signal or an error that is worth a checkpoint."""
     trainer.remove_callback(PrinterCallback)
-    trainer.accelerator.ddp_handler.gradient_as_bucket_view = True  # after the last pass they are there only once
     resumed = processes.from_first(checkpoints.newest(folder / "checkpoints"))
     step = checkpoints.step_of(resumed) if resumed else 0
     if processes.is_first():
@@ -214,7 +213,9 @@ def _dials(spec: StageSpec, runtime: Runtime) -> str:
         held = [(name, getattr(holder, name)) for name in names if hasattr(holder, name)]
         return ", ".join(f"{name} (now {str(value).lower()})" for name, value in held)
 
-    same = now(runtime, "rollouts_per_pass", "gradient_checkpointing", "generate_batch", "evaluate_batch", "policy")
+    of_all = ["shard_optimizer"] if processes.count() > 1 else []
+    names = "rollouts_per_pass", "gradient_checkpointing", "generate_batch", "evaluate_batch", "policy"
+    same = now(runtime, *of_all, *names)
     other = now(spec, "lora", "freeze_vision", "beta", "max_completion_tokens")
     other += f", {now(spec.data.frames.frames, 'total_pixels')} of the frames"
     return (
