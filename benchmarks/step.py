@@ -118,7 +118,7 @@ class Measuring:
 
     def __init__(self, record: Record, model: Model, shape: Shape):
         self.record, self.model, self.shape = record, model, shape
-        self.on_gpu = model.device.type == "cuda"
+        self.on_gpu, self.flops = model.device.type == "cuda", forward_flops(model, shape)  # before any path changes it
 
     def __call__(self, name: str, way: Way, repeats: int) -> None:
         self.name, self.way, self.repeats = name, way, repeats
@@ -173,7 +173,7 @@ def quoted(measuring: Measuring) -> dict[str, float | None]:
     part = values["parts"]["ours"]
     found = {name: part.get(name) for name in ("decode_ms_per_token", "bandwidth_fraction", "loss_s", "peak_gb")}
     if found["loss_s"]:
-        share = forward_flops(measuring.model, measuring.shape) / found["loss_s"] / PEAK_FLOPS
+        share = measuring.flops / found["loss_s"] / PEAK_FLOPS
         found["mfu"] = measuring.fraction(4 * share)
         found["mfu_without_recomputation"] = measuring.fraction(3 * share)
     for other in ("stock", "varlen"):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.training import frozen, graded, grpo_spec, make_store, sft_spec, untrained, weights_of
-from tests.unit import test_awbc, test_probes
+from tests.unit import test_awbc, test_probes, test_sharded
 from tvg.model.load import load
 from tvg.model.shared import SharedPolicy
 from tvg.settings import Lora, Runtime
@@ -136,3 +136,22 @@ def test_grpo_on_two_gpus(tmp_path, monkeypatch):
         for name in ("loss", "grad_norm", "reward", "length"):
             key = f"train/{name}"
             assert theirs[key] == pytest.approx(mine[key], rel=1e-3, abs=1e-5), key
+
+
+def resumed(root: Path) -> None:
+    """What each process of the next test does."""
+    with processes.joined("cuda"):
+        test_sharded.stopped(root, "two", "cuda")
+        test_sharded.train(root, "two", "cuda")
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_sharded_run_on_two_gpus_goes_on_after_a_stop(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*sys.path]))
+    for name in ("one", "two"):
+        make_store(tmp_path / name)
+    code = "import sys; from tests.gpu.test_train_gpu import *; resumed(Path(sys.argv[1]))"
+    assert launch([sys.executable, "-c", code, str(tmp_path)], 2) == 0
+    two, alone = test_sharded.folder(tmp_path, "two"), test_sharded.train(tmp_path, "one", "cuda")
+    for mine, theirs in zip(Metrics(alone).rows(), Metrics(two).rows(), strict=True):
+        assert theirs["train/grad_norm"] == pytest.approx(mine["train/grad_norm"], rel=1e-3)

@@ -11,7 +11,7 @@ from tests.results_folder import World
 from tests.unit.test_plan import CHAIN
 from tvg import cli
 from tvg.overview.cost.counts import Counts
-from tvg.overview.cost.figures import Reference
+from tvg.overview.cost.figures import TIMED, Reference
 from tvg.overview.cost.seconds import NO_MODEL, Costs, units
 from tvg.overview.forecast import forecast, totals
 from tvg.overview.forecast_text import as_json, as_text
@@ -145,20 +145,22 @@ def test_small_models_are_unknown_until_one_has_run(make):
     assert totals(found)["seconds"] == {"GPU": None, "CPU": None}
 
 
-def test_the_reference_is_scaled_and_named(make):
+@pytest.mark.parametrize("policy", ["shared", "plain"])
+def test_the_reference_is_scaled_and_named(make, policy):
     plan = make("3b")
     spec = grpo(plan)
-    costs = Costs(plan.store, plan.scale.runtime, Counts(plan.store))
+    costs = Costs(plan.store, plan.scale.runtime.model_copy(update={"policy": policy}), Counts(plan.store))
     one, double = costs.training(spec, 10), costs.training(spec, 20)
     assert one.device == "GPU" and one.low < one.high and double.high == pytest.approx(2 * one.high)
     wider = costs.training(spec.model_copy(update={"prompts_per_step": 2 * spec.prompts_per_step}), 10)
     assert wider.low == pytest.approx(2 * one.low)
     as_measured = spec.model_copy(update={"prompts_per_step": 1, "max_completion_tokens": 256})
-    seconds = Reference.generation + Reference.scoring + Reference.learning
+    timed = TIMED[policy]
+    seconds = timed.generation + timed.scoring + timed.learning
     step = costs.training(as_measured, 1)
     assert step.low == step.high == pytest.approx(seconds, rel=0.02), "3,584 visual tokens, 3,600 were measured"
     without = costs.training(as_measured.model_copy(update={"beta": 0.0}), 1)
-    assert step.low - without.low == pytest.approx(Reference.scoring, rel=0.02), "no reference, no pass of it"
+    assert step.low - without.low == pytest.approx(timed.scoring, rel=0.02), "no reference, no pass of it"
     text = as_text(forecast(plan))
     assert "one NVIDIA H200" in text and "scaled from the reference below" in " ".join(text.split())
 
@@ -350,11 +352,11 @@ def test_a_killed_filter_goes_on_from_its_answers(chain):
 
 def test_what_a_choice_costs(chain):
     plan, stages = chain("3b")
-    costs = Costs(plan.store, plan.scale.runtime, Counts(plan.store))
+    costs = Costs(plan.store, plan.scale.runtime.model_copy(update={"policy": "plain"}), Counts(plan.store))
     assert costs.choice(stages["traces"], 0).high == 0 and "seconds" in costs.choice(stages["traces"], 0).source
     hard = stages["hard"].model_copy(update={"max_completion_tokens": 256})
     answer = costs.choice(hard, Reference.rollouts)
-    assert answer.low == answer.high == pytest.approx(Reference.generation, rel=0.01)
+    assert answer.low == answer.high == pytest.approx(TIMED["plain"].generation, rel=0.01)
     evaluation = plan.runs["chain", "main", 0].evaluations["charades_test"]
     settings = evaluation.settings.model_copy(update={"max_completion_tokens": 256})
     asked = costs.evaluation(evaluation.model_copy(update={"settings": settings}), Reference.rollouts)

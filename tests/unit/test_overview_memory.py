@@ -26,6 +26,7 @@ from tvg.settings import FramesSettings, Lora, Runtime
 from tvg.spec import AwbcSpec, FilterSpec, HubModel, PathModel, ScratchModel
 from tvg.store import identify
 from tvg.train import arguments
+from tvg.train.grpo import frozen_copy
 from tvg.video.decode import Frames
 
 SMALL_WORDS = ScratchModel(
@@ -152,7 +153,9 @@ def test_a_pass_takes_what_is_foretold(case, monkeypatch):
 
 
 def test_trainings_that_were_measured():
-    assert peak(rehearsal(), PLAIN, frames=100).total / GB == pytest.approx(76, rel=0.05)
+    found = peak(rehearsal(), PLAIN, frames=100)
+    in_half = found.parts["gradients"] - found.parts["reference"]  # which then was float32, as gradients are
+    assert (found.total + in_half) / GB == pytest.approx(76, rel=0.05)
     spec = AwbcSpec(
         **{k: v for k, v in rehearsal(max_completion_tokens=160) if k in AwbcSpec.model_fields and k != "kind"}
     )
@@ -185,13 +188,37 @@ def test_what_stands_is_exact():
     learning = counts.total - (counts.vision - counts.merger)
     parts = peak(spec, PLAIN).parts
     assert parts["weights"] == 4 * counts.total and parts["Adam"] == 8 * learning
-    assert parts["reference"] == parts["gradients"] == 4 * learning
+    assert parts["gradients"] == 4 * learning and parts["reference"] == memory.reference(spec, counts, memory.MIXED)
+    assert peak(spec, changed(PLAIN, precision="float32")).parts["reference"] == 4 * learning
     assert "reference" not in peak(rehearsal(beta=0.0), PLAIN).parts
     adapted = peak(rehearsal(lora=Lora(r=16)), PLAIN).parts
     assert 2 * counts.total < adapted["weights"] < 2.1 * counts.total and "reference" not in adapted
     assert "copy for rollouts" not in parts and peak(spec, Runtime(policy="shared")).parts["copy for rollouts"] == (
         2 * (counts.total - counts.vision)
     )
+
+
+@pytest.mark.parametrize("freeze_vision", [True, False])
+def test_the_reference_takes_what_is_foretold(freeze_vision):
+    spec = grpo_spec(init=ScratchModel(text=SIZES, vision=SEEN), freeze_vision=freeze_vision)
+    model = adapt.apply(scratch.build(spec.init)[0], spec)
+    there = {id(weight) for weight in model.parameters()}
+    copied = [weight for weight in frozen_copy(model, torch.bfloat16).parameters() if id(weight) not in there]
+    assert sum(weight.nbytes for weight in copied) == memory.reference(spec, parameters(spec.init), memory.MIXED)
+
+
+def test_on_eight_gpus_the_7b_model_fits_an_h200():
+    spec = rehearsal(init=RELEASED["7B"], prompts_per_step=8, freeze_vision=False, max_completion_tokens=512)
+    runtime = Runtime(shard_optimizer=True, compile=True)
+    one, eight = peak(spec, runtime), peak(spec, runtime, gpus=8)
+    learning = parameters(RELEASED["7B"]).total
+    assert one.parts["Adam"] == 8 * learning and eight.parts["Adam"] == learning
+    assert eight.parts["gradients"] == 4 * learning, "whatever the moment"
+    assert eight.total < 141 * GB < one.total
+    whole = peak(spec, changed(runtime, shard_optimizer=False), gpus=8)
+    assert whole.parts["Adam"] == 8 * learning and whole.total > 141 * GB
+    found = next(dial for dial in memory.dials(spec, runtime) if dial.name == "shard_optimizer")
+    assert found.saves == one.total - eight.total and not found.science and found.to == "on 8 GPUs"
 
 
 @pytest.mark.parametrize(
@@ -285,5 +312,5 @@ def test_a_model_that_nothing_is_known_of_is_unknown(make):  # noqa: F811
 
 def test_a_supervised_stage_counts_its_own_batch():
     spec = sft_spec(init=RELEASED["3B"], data=wide(DATA), batch=64)
-    assert [dial.name for dial in memory.dials(spec, PLAIN)][:1] == ["rollouts_per_pass"]
+    assert [dial.name for dial in memory.dials(spec, PLAIN)][:2] == ["shard_optimizer", "rollouts_per_pass"]
     assert peak(spec, PLAIN).total > peak(spec, PLAIN.model_copy(update={"rollouts_per_pass": 1})).total

@@ -20,6 +20,7 @@ from tvg.model.plain import PlainPolicy
 from tvg.model.qwen import QwenPolicy, unwrap
 from tvg.model.shared import SharedPolicy
 from tvg.model.tokenizer import TEMPLATE, VIDEO
+from tvg.model.widths import narrow
 from tvg.store import Store
 
 log = logging.getLogger(__name__)
@@ -124,6 +125,7 @@ def save(policy: QwenPolicy, folder: Path) -> None:
     policy.model = merge(policy.model)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
+    narrow(unwrap(policy.model))
     unwrap(policy.model).save_pretrained(partial)
     policy.tokenizer.save_pretrained(partial)
     for name, content in processor_files().items():

@@ -19,6 +19,7 @@ from tvg.model.decoding import Engine
 from tvg.model.logits import logits, working_dtype
 from tvg.model.policy import Completion, Context, Sampling, Scores
 from tvg.model.qwen import QwenPolicy, distinct, evaluating, unwrap
+from tvg.model.widths import widen
 
 PREFILL_TOKENS = 1 << 14  # of the prompts that are encoded at a time: bounds the vision tower's memory
 LOGITS_AT_ONCE = 1 << 26  # float32 values whose softmax is held at a time, 256 MiB
@@ -37,6 +38,7 @@ class SharedPolicy(QwenPolicy):
         super().__init__(model, tokenizer, video_first)
         self.compiled = compiled
         attention.install(unwrap(model))
+        widen(unwrap(model))
         self.engine = Engine(self.suppressed, self.ends)
 
     # ---------------------------------------------------------------- generation

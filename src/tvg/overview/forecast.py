@@ -8,6 +8,7 @@ from tvg.config import ABSENT
 from tvg.overview import states
 from tvg.overview.cost import memory, space
 from tvg.overview.cost.counts import Count, Counts, asks_a_model
+from tvg.overview.cost.figures import TIMED
 from tvg.overview.cost.memory import Dial, Memory
 from tvg.overview.cost.seconds import Costs, Estimate
 from tvg.overview.cost.space import Item
@@ -101,6 +102,7 @@ class Forecast:
     checkpoints: Item | None
     absent: list[str]
     by_hand: list[str]
+    reference: str  # where estimates come from that nothing here was measured for
     notice: str | None = None
 
     @property
@@ -161,6 +163,7 @@ def forecast(plan: Plan, names: Iterable[str] = ()) -> Forecast:
         checkpoints=space.while_training(stages),
         absent=[line for spec in specs if isinstance(spec, DatasetIdentity) for line in absent_files(spec)],
         by_hand=space.by_hand(store, specs),
+        reference=TIMED[plan.scale.runtime.policy].source,
         notice=plan.notice,
     )
 

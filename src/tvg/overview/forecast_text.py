@@ -5,7 +5,6 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
-from tvg.overview.cost.figures import Reference
 from tvg.overview.cost.memory import FITS_ANYWHERE, Dial, Memory
 from tvg.overview.cost.seconds import NO_MODEL, TEXT, Estimate
 from tvg.overview.cost.space import Item
@@ -207,7 +206,7 @@ def sources(found: Forecast) -> list[str]:
     if any(one.memory for one in (*found.to_train(), *found.to_choose(), *found.to_evaluate())):
         lines.append(MEMORY)
     if any("reference below" in source for source in entries):
-        lines.append(sentence(f"The reference: {Reference.source}"))
+        lines.append(sentence(f"The reference: {found.reference}"))
     return [
         *lines,
         "Not counted: annotation files, chosen samples, predictions, completions and logs; they are text, and small.",

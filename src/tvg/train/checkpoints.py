@@ -117,13 +117,16 @@ class WholeCheckpoints:
     @torch.no_grad()
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: object = None) -> None:
         saved, learning = load_file(Path(resume_from_checkpoint) / WEIGHTS), self._learning()
-        if saved.keys() != learning.keys():
+        shapes, expected = ({name: weight.shape for name, weight in each.items()} for each in (saved, learning))
+        if shapes != expected:
+            other = sorted(name for name in shapes | expected if shapes.get(name) != expected.get(name))
             raise TvgError(
                 resume_from_checkpoint,
                 "the checkpoint is of another model",
-                got=sorted(saved.keys() ^ learning.keys())[:3],
+                got=[f"{name}: {list(shapes.get(name, ()))}, not {list(expected.get(name, ()))}" for name in other[:3]],
                 expected="the weights that this stage trains",
-                hint="delete the stage's checkpoints folder to begin again",
+                hint="resume under the runtime's `policy` that it began with (`shared` widens some matrices), "
+                "or delete the stage's checkpoints folder to begin again",
             )
         for name, weight in learning.items():
             weight.copy_(saved[name])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from trl import GRPOConfig, GRPOTrainer
 
 from tvg.inversion.verbs import extractor
+from tvg.model.load import dtype_for
 from tvg.model.policy import Context, Sampling
 from tvg.parse import PARSERS
 from tvg.rewards import Rollout, score, weighted_sum
@@ -36,6 +37,7 @@ from tvg.train.stage import Job
 from tvg.train.watch import broken
 
 log = logging.getLogger(__name__)
+PRODUCTS = (nn.Linear, nn.Conv3d)  # what has weights that autocast rounds
 
 
 def train(spec: GrpoSpec, store: Store, runtime: Runtime, device: str | None = None) -> Path:
@@ -82,10 +84,22 @@ def arguments(job: Job, **own: Any) -> GRPOConfig:
     return on_one_device(args)
 
 
-def frozen_copy(model: nn.Module) -> nn.Module:
-    """The model as it is now; weights that never learn are shared, not copied."""
-    still = {id(weight): weight for weight in model.parameters() if not weight.requires_grad}
-    return copy.deepcopy(model, still).requires_grad_(False).eval()
+def frozen_copy(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The model as it is now; weights that never learn are shared, not copied.
+
+    dtype: what matrices are multiplied in. Weights that autocast would round to it each time are kept rounded: in half
+    the memory, the scores are those of the model itself.
+    """
+    others = [module for module in model.modules() if not isinstance(module, PRODUCTS)]
+    exact = {id(weight) for module in others for weight in module.parameters(recurse=False)}
+    kept = {}
+    for weight in model.parameters():
+        if weight.requires_grad:
+            own = weight.detach().to(weight.dtype if id(weight) in exact else dtype, copy=True)
+            kept[id(weight)] = nn.Parameter(own, requires_grad=False)
+        else:
+            kept[id(weight)] = weight
+    return copy.deepcopy(model, kept).eval()
 
 
 def _column(name: str):
@@ -104,7 +118,7 @@ class VideoGrpo(WholeCheckpoints, Parallel, GRPOTrainer):
     def __init__(self, job: Job, args: GRPOConfig, beta: float):
         self.job, self.spec = job, job.spec
         with_copy = beta > 0 and job.spec.lora is None  # an adapter is its own reference once switched off
-        reference = frozen_copy(job.policy.model) if with_copy else None
+        reference = frozen_copy(job.policy.model, dtype_for(job.runtime.precision, job.device)) if with_copy else None
         rows = dealt(job.turns, job.step_of_one)
         super().__init__(
             model=job.policy.model,

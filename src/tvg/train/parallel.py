@@ -73,8 +73,8 @@ class ShardedAdamW(AdamW):
         others = {weight: {} for weight in self._owner if processes.is_first() and not self._owns(weight)}
         for weight, owner in self._owner.items():
             for name in KEPT:
-                room = weight.new_empty(() if name == "step" else weight.shape)
-                value = self.state[weight][name] if self._owns(weight) else room
+                shape = () if name == "step" else weight.shape
+                value = self.state[weight][name] if self._owns(weight) else weight.new_empty(shape)
                 distributed.broadcast(value, owner)
                 if weight in others:
                     others[weight][name] = value.cpu()
@@ -102,11 +102,11 @@ def hold_once(wrapped: DistributedDataParallel) -> None:
     """
     module, nothing = wrapped.module, nn.Module()
     learning = [weight for weight in module.parameters() if weight.requires_grad]
-    nothing.forward = lambda: 0 * torch.stack([weight.sum() for weight in learning]).sum()
+    nothing.forward = lambda factor: factor * torch.stack([weight.sum() for weight in learning]).sum()
     wrapped.module = nothing
     for _ in range(2):
         module.zero_grad(set_to_none=True)
-        wrapped().backward()
+        wrapped(0).backward()  # on GPUs it wants some argument
     wrapped.module = module
     wrapped.zero_grad = partial(module.zero_grad, set_to_none=False)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from tvg.config import read_yaml
 from tvg.overview.check.finding import Finding, not_needed, ok, warning, wrong
 from tvg.overview.cost import space, weights
+from tvg.overview.cost.memory import MIXED, reference
 from tvg.overview.cost.sizes import Parameters, parameters, trained
 from tvg.overview.forecast import Forecast
 from tvg.overview.layout import several, size
@@ -121,11 +122,10 @@ def _memory(jobs: list[Closed], memory: int) -> Iterator[Finding]:
 
 
 def resident(spec: StageSpec, counts: Parameters) -> int:
-    """Bytes of a training without activations: see tvg.train.stage and grpo.frozen_copy."""
+    """Bytes of a training on one GPU without activations: see tvg.train.stage."""
     learning = trained(spec, counts)
     base = counts.total * (space.SINGLE if spec.lora is None else space.HALF)
-    copy = learning * space.SINGLE if getattr(spec, "beta", 0) > 0 and spec.lora is None else 0
-    return base + learning * 3 * space.SINGLE + copy
+    return base + learning * 3 * space.SINGLE + reference(spec, counts, MIXED)
 
 
 def _on_slurm(plan: Plan) -> Finding:

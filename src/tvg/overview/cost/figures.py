@@ -50,18 +50,43 @@ SECONDS = {
 
 
 class Reference:
-    """One training step's parts for one prompt, measured once: seconds of the stock path (`policy: plain`)."""
+    """The work that was measured once: a training step's parts for one prompt."""
 
     parameters = 3.75e9
     prompt_tokens, visual_tokens = 3720, 3600
     rollouts, completion_tokens = 8, 256
-    generation = 9.5  # 37 ms a token of all rollouts
-    scoring = 3.5  # log-probabilities without gradients, one pass
-    learning = 27.0  # loss, forward and backward, gradient checkpointing
-    source = (
-        "measured once on one NVIDIA H200 (torch 2.11, transformers 5.17, bf16, SDPA; the stock path, `policy: plain`; "
-        "Qwen2.5-VL-3B's shape with random weights; one prompt of 3,720 tokens, 3,600 of them visual, 8 rollouts of "
-        "256 tokens; no optimiser step): generation 9.5 s (37 ms a token), log-probabilities 3.5 s, loss forward and "
-        "backward 27.0 s"
-    )
     least_parameters = 1e9  # below, a step is bound by kernel launches and does not scale with the parameters
+
+
+class Timed(NamedTuple):
+    """Seconds of that work on one implementation of the policy. packed: a prompt is computed once for its rollouts."""
+
+    generation: float
+    first: float  # of it, until the first token: the prompt
+    scoring: float  # log-probabilities without gradients, one pass
+    learning: float  # loss, forward and backward, gradient checkpointing
+    packed: bool
+    source: str
+
+    def tokens(self, prompt: float, completion: float, rollouts: int) -> float:
+        """Of one pass over a prompt's rollouts."""
+        return (prompt if self.packed else rollouts * prompt) + rollouts * completion
+
+
+_WORK = (
+    "one NVIDIA H200 (torch 2.11, transformers 5.17, bf16; {how}; Qwen2.5-VL-3B's shape with random weights; one "
+    "prompt of 3,720 tokens, 3,600 of them visual, 8 rollouts of 256 tokens; no optimiser step): generation {0} s, "
+    "log-probabilities {1} s, loss forward and backward {2} s"
+)
+TIMED = {
+    # docs of the stock path: benchmarks/step.py
+    "plain": Timed(
+        9.5, 0.0, 3.5, 27.0, False,
+        "measured once on " + _WORK.format(9.5, 3.5, 27.0, how="the stock path, SDPA, `policy: plain`"),
+    ),
+    # benchmarks/results/step-h200.json, "ours"
+    "shared": Timed(
+        0.889, 0.110, 0.142, 0.601, True,
+        "measured once on " + _WORK.format(0.89, 0.14, 0.60, how="`policy: shared`, `compile: true`"),
+    ),
+}  # fmt: skip

@@ -3,9 +3,9 @@
 What stands all the time is exact: weights, gradients, Adam's two moments, the reference. What comes and goes is counted
 in bytes a token of a layer (`Layer`), read off the library's layers on small models, where every storage was counted;
 tests/unit/test_overview_memory.py counts again. On one H200 with the 3B shape, foretold and measured: 36 and 33 GB (the
-stock path's loss), 18 and 16.5 (a prototype of `shared`), 77 and 76 (GRPO with a reference), 60 and 56 (awbc where half
-of the rollouts are learnt from). Not counted: what the driver takes, about half a gigabyte, and what the allocator
-loses between tensors.
+stock path's loss), 18 and 16.5 (a prototype of `shared`), 77 and 76 (GRPO, its reference still in float32), 60 and 56
+(awbc where half of the rollouts are learnt from). Not counted: what the driver takes, about half a gigabyte, and what
+the allocator loses between tensors. What several GPUs take (`gpus`) is counted, and not measured yet.
 """
 
 from collections.abc import Iterator
@@ -29,6 +29,7 @@ LOGITS_AT_ONCE = {"plain": 1 << 28, "shared": 1 << 26}  # tvg.model.plain, tvg.m
 PREFILL_TOKENS = 1 << 14  # tvg.model.shared
 TEXT_TOKENS = Reference.prompt_tokens - Reference.visual_tokens  # of a question
 FITS_ANYWHERE = 8e9  # bytes that any GPU has: no dial is looked for
+A_NODE = 8  # GPUs, as the papers' trainings had
 WORTH = 0.03  # share of the whole that a dial must save to be named
 Moment = tuple[str, dict[str, float]]  # its name, and what comes and goes: name -> bytes
 Asks = StageSpec | EvaluationSpec | FilterSpec  # whatever loads a model
@@ -143,26 +144,34 @@ class _Model:
 # ---------------------------------------------------------------- jobs
 
 
-def peak(spec: Asks, runtime: Runtime, frames: int | None = None) -> Memory | None:
-    """Of a job whose longest video has `frames` sampled frames; None where the model's shape cannot be told."""
+def peak(spec: Asks, runtime: Runtime, frames: int | None = None, gpus: int = 1) -> Memory | None:
+    """Of a job whose longest video has `frames` sampled frames; None where the model's shape cannot be told.
+
+    gpus: that share a training; the memory is that of one.
+    """
     counts = parameters(spec.init if isinstance(spec, Training) else spec.model)
     if counts is None:
         return None
     visual = visual_tokens(spec, frames)
-    return (training if isinstance(spec, Training) else asking)(spec, runtime, counts, visual)
+    if isinstance(spec, Training):
+        return training(spec, runtime, counts, visual, gpus)
+    return asking(spec, runtime, counts, visual)
 
 
-def training(spec: StageSpec, runtime: Runtime, counts: Parameters, visual: float) -> Memory:
+def training(spec: StageSpec, runtime: Runtime, counts: Parameters, visual: float, gpus: int = 1) -> Memory:
     """Of a training whose prompts hold `visual` visual tokens."""
-    layer, learning = layer_of(spec, runtime), trained(spec, counts)
+    spec, layer, learning = _of_each(spec, gpus), layer_of(spec, runtime), trained(spec, counts)
     model, adapters = _Model(counts, layer, runtime.policy), learning if spec.lora else 0
     standing = {
         "weights": counts.total * (HALF if layer is LOW else SINGLE) + adapters * SINGLE,
-        "Adam": learning * MOMENTS * SINGLE,
-        "reference": learning * SINGLE if getattr(spec, "beta", 0) > 0 and spec.lora is None else 0,
+        "Adam": learning * MOMENTS * SINGLE / (gpus if runtime.shard_optimizer else 1),
+        "reference": reference(spec, counts, layer),
         "copy for rollouts": model.copied(spec.lora is not None),
     }
     moments = [*_learning(spec, runtime, model, one_pass(spec, runtime, counts, visual), learning)]
+    if gpus > 1:  # gradients stay in what they are summed in
+        standing["gradients"] = learning * SINGLE
+        moments = [(at, {name: size for name, size in of.items() if name not in standing}) for at, of in moments]
     if isinstance(spec, SftSpec):
         return _most(standing, moments)
     rows = min(runtime.generate_batch, spec.prompts_per_step * spec.num_generations)
@@ -171,6 +180,26 @@ def training(spec: StageSpec, runtime: Runtime, counts: Parameters, visual: floa
         standing["keys and values"] = made.pop("keys and values")  # kept for the next step
     moments.append(("generation", made | {"autocast": learning * HALF if layer is MIXED else 0}))
     return _most(standing, moments)
+
+
+def _of_each(spec: StageSpec, gpus: int) -> StageSpec:
+    """What one of so many GPUs does of every step."""
+    step = "batch" if isinstance(spec, SftSpec) else "prompts_per_step"
+    return spec.model_copy(update={step: max(1, getattr(spec, step) // gpus)})
+
+
+def reference(spec: StageSpec, counts: Parameters, layer: Layer) -> int:
+    """Bytes of the frozen copy of what learns: under autocast in half, but for what is looked up and norms
+    (tvg.train.grpo.frozen_copy).
+    """
+    if not getattr(spec, "beta", 0) > 0 or spec.lora is not None:
+        return 0
+    learning, text, vision = trained(spec, counts), counts.shape.text, counts.shape.vision
+    words = text["vocab_size"] * text["hidden_size"]
+    norms = (2 * text["num_hidden_layers"] + 1) * text["hidden_size"] + vision["hidden_size"]
+    norms += 0 if spec.freeze_vision else 2 * vision["depth"] * vision["hidden_size"]
+    exact = learning if layer is FULL else words + norms
+    return exact * SINGLE + (learning - exact) * HALF
 
 
 def asking(spec: EvaluationSpec | FilterSpec, runtime: Runtime, counts: Parameters, visual: float) -> Memory:
@@ -298,15 +327,15 @@ def dials(spec: Asks, runtime: Runtime, frames: int | None = None) -> list[Dial]
     if now is None or now.total < FITS_ANYWHERE:
         return []
     found = []
-    for name, (old, new), changed, how in _edits(spec, runtime):
-        saves = now.total - peak(changed, how, frames).total
+    for name, (old, new), changed, how, *gpus in _edits(spec, runtime):
+        saves = now.total - peak(changed, how, frames, *gpus).total
         if saves >= WORTH * now.total:
             found.append(Dial(name, _told(old), _told(new), saves, changed is not spec))
     return sorted(found, key=lambda dial: (dial.science, -dial.saves))
 
 
-def _edits(spec: Asks, runtime: Runtime) -> Iterator[tuple[str, tuple, Asks, Runtime]]:
-    """(name, old and new value, spec, runtime), with one setting turned."""
+def _edits(spec: Asks, runtime: Runtime) -> Iterator[tuple]:
+    """(name, old and new value, spec, runtime), with one setting turned, and the GPUs where it wants several."""
     group = getattr(spec, "num_generations", 1)
     how = {"policy": "shared", "precision": "auto"}
     what: dict = {}
@@ -321,6 +350,9 @@ def _edits(spec: Asks, runtime: Runtime) -> Iterator[tuple[str, tuple, Asks, Run
             what |= {"max_completion_tokens": getattr(spec, "max_completion_tokens", 2) // 2}
     for name, new in how.items():
         yield name, (getattr(runtime, name), new), spec, runtime.model_copy(update={name: new})
+    if isinstance(spec, Training):
+        shared = runtime.model_copy(update={"shard_optimizer": True})
+        yield "shard_optimizer", ("on one GPU", f"on {A_NODE} GPUs"), spec, shared, A_NODE
     for name, new in what.items():
         if name in type(spec).model_fields:
             yield name, (getattr(spec, name), new), spec.model_copy(update={name: new}), runtime

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from tvg.errors import TvgError
 from tvg.overview import states
 from tvg.overview.cost.counts import Counts, asks_a_model, per_step
-from tvg.overview.cost.figures import Reference
+from tvg.overview.cost.figures import TIMED, Reference, Timed
 from tvg.overview.cost.sizes import origin, parameters
 from tvg.overview.layout import UNKNOWN
 from tvg.overview.text import listed
@@ -110,7 +110,7 @@ class Costs:
                 each, source, device = found
                 return Estimate(each, each, f"{source}, per {unit}", device).times(answers)
         batch, longest = self.runtime.generate_batch, spec.max_completion_tokens
-        return _reference_answer(spec.model, batch, longest, self.runtime).times(answers)
+        return _reference_answer(spec.model, batch, longest, self.runtime, spec.num_generations).times(answers)
 
     @cached_property
     def stages(self) -> list[Measured]:
@@ -191,47 +191,51 @@ def _reference(spec: StageSpec, runtime: Runtime) -> Estimate:
     scale, why = _scale(spec.init)
     if scale is None:
         return Estimate(None, None, why)
-    tokens = _prompt_tokens(spec)
     if isinstance(spec, SftSpec):
-        length = (tokens + Reference.completion_tokens) / (Reference.prompt_tokens + Reference.completion_tokens)
-        seconds = Reference.learning / Reference.rollouts * spec.batch * length * scale
-        return Estimate(
-            seconds,
-            seconds,
-            _said(why, f"samples (responses of {Reference.completion_tokens} tokens)", "their length"),
-            "GPU",
+        seconds = (
+            _pass(TIMED[runtime.policy].learning, spec, Reference.completion_tokens, 1, runtime) * spec.batch * scale
         )
-    ends = [_group(spec, tokens, completion) * scale for completion in _completions(spec.max_completion_tokens)]
-    said = _said(why, "rollouts", "tokens generated", "the length of what is learnt from", **_range(ends, runtime))
+        said = _said(why, f"samples (responses of {Reference.completion_tokens} tokens)", "their length")
+        return Estimate(seconds, seconds, said, "GPU")
+    ends = [_group(spec, completion, runtime) * scale for completion in _completions(spec.max_completion_tokens)]
+    said = _said(why, "rollouts", "tokens generated", "the length of what is learnt from", lengths=ends[0] != ends[1])
     if isinstance(spec, AwbcSpec):
         said = f"no stage of kind awbc was ever measured; as a grpo stage without a reference: {said}"
-    groups = spec.prompts_per_step * spec.num_generations / Reference.rollouts
-    return Estimate(ends[0], ends[1], said, "GPU").times(groups)
+    return Estimate(ends[0], ends[1], said, "GPU").times(spec.prompts_per_step)
 
 
-def _group(spec: StageSpec, prompt: float, completion: float) -> float:
+def _pass(seconds: float, spec: StageSpec, completion: int, rollouts: int, runtime: Runtime) -> float:
+    """Of a pass over one prompt's rollouts, from the `seconds` of the pass that was measured."""
+    timed = TIMED[runtime.policy]
+    measured = timed.tokens(Reference.prompt_tokens, Reference.completion_tokens, Reference.rollouts)
+    return seconds * timed.tokens(_prompt_tokens(spec), completion, rollouts) / measured
+
+
+def _group(spec: StageSpec, completion: int, runtime: Runtime) -> float:
     """Seconds of one prompt's rollouts: generated, scored by the reference where there is one, learnt from."""
-    length = (prompt + completion) / (Reference.prompt_tokens + Reference.completion_tokens)
-    learnt = Reference.learning + (Reference.scoring if getattr(spec, "beta", 0) > 0 else 0)
-    return Reference.generation * completion / Reference.completion_tokens + learnt * length
+    timed, rollouts = TIMED[runtime.policy], spec.num_generations
+    passes = timed.learning + (timed.scoring if getattr(spec, "beta", 0) > 0 else 0)
+    generation = timed.first + _decoding(timed, completion) * rollouts / Reference.rollouts
+    return generation + _pass(passes, spec, completion, rollouts, runtime)
 
 
-def _reference_answer(model: Model, batch: int, longest: int, runtime: Runtime) -> Estimate:
-    """One answer of at most `longest` tokens, from generation in the one measurement: its rollouts are the batch."""
+def _decoding(timed: Timed, completion: int) -> float:
+    """Seconds of as many rollouts as were measured, from the first token on."""
+    return (timed.generation - timed.first) * completion / Reference.completion_tokens
+
+
+def _reference_answer(model: Model, batch: int, longest: int, runtime: Runtime, of_a_prompt: int = 1) -> Estimate:
+    """One answer of at most `longest` tokens, one of so many of its prompt, from generation in the one measurement."""
     scale, why = _scale(model)
     if scale is None:
         return Estimate(None, None, why)
-    side_by_side = min(batch, Reference.rollouts)
+    timed, side_by_side = TIMED[runtime.policy], min(batch, Reference.rollouts)
     ends = [
-        Reference.generation * completion / Reference.completion_tokens / side_by_side * scale
+        (timed.first / of_a_prompt + _decoding(timed, completion) / side_by_side) * scale
         for completion in _completions(longest)
     ]
-    said = _said(why, "batches of prompts", "tokens generated", **_range(ends, runtime))
+    said = _said(why, "batches of prompts", "tokens generated", lengths=ends[0] != ends[1])
     return Estimate(ends[0], ends[1], said, "GPU")
-
-
-def _range(ends: list[float], runtime: Runtime) -> dict:
-    return {"lengths": ends[0] != ends[1], "runtime": runtime}
 
 
 def _completions(limit: int) -> tuple[int, int]:
@@ -256,14 +260,12 @@ def _scale(model: Model) -> tuple[float | None, str]:
     return ratio, "" if abs(ratio - 1) < 0.01 else f"parameters ({ratio:.2f} times as many)"
 
 
-def _said(by_parameters: str, *linear: str, lengths: bool = False, runtime: Runtime | None = None) -> str:
+def _said(by_parameters: str, *linear: str, lengths: bool = False) -> str:
     """How the reference was scaled. lengths: completions may be shorter than their limit."""
     told = f"scaled from the reference below, linear in {listed([*linear, *filter(None, [by_parameters])])}"
     if lengths:
         ends = f"the low end is for completions of {Reference.completion_tokens} tokens, the high end for the longest"
         told += f"; {ends} that are allowed"
-    if runtime is not None and runtime.policy != "plain":
-        told += f"; `policy: {runtime.policy}` may be faster"
     return told
 
 
