@@ -1,5 +1,7 @@
 """One token through the language model for many rows: the order of operations, and each of them in plain torch."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 from torch.nn.functional import linear, silu
@@ -8,7 +10,7 @@ from tvg.model.slots import Slots
 from tvg.model.weights import Weights
 
 
-class Steps:
+class Steps(ABC):
     """A decoder's forward for one new token a row, reading and writing `slots`.
 
     The sum of the layers is kept in float32, as in scoring. Subclasses give the operations between the matrix products.
@@ -31,21 +33,21 @@ class Steps:
             added = linear(self.gate(linear(states, layer.gate_up)), layer.down)
         return self.norm(hidden, added, weights.norm)
 
+    @abstractmethod
     def norm(self, hidden: Tensor, added: Tensor | None, weight: Tensor) -> Tensor:
         """Add to the hidden states in place; their RMS norm (R, D) in the weights' type."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rotate(self, qkv: Tensor, cos: Tensor, sin: Tensor, layer: int) -> Tensor:
         """Rotated queries (R, heads, head dim); the rotated keys and the values go into the suffixes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def attend(self, query: Tensor, layer: int) -> Tensor:
         """Attention over the group's prompt and the row's suffix: (R, heads x head dim)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gate(self, both: Tensor) -> Tensor:
         """(R, 2 x I) -> silu of the first half times the second."""
-        raise NotImplementedError
 
 
 class TorchSteps(Steps):

@@ -1,8 +1,8 @@
 """Widths that a GPU multiplies fast: the vision tower's MLP has 3,420 columns, no multiple of 8.
 
-Matrices of such a width fall back to kernels of an older generation, three times slower on an H200. Widened by zeros
-they give the same numbers, and stay zeros in training: a column that is zero in the first two matrices makes no output,
-so that it gets no gradient in the third, and the other way round.
+Products of such a width fall back to kernels of an older generation (seen in a profile on an H200; what widening
+gains has not been measured). Widened by zeros they give the same numbers, and stay zeros in training: a column that is
+zero in the first two matrices makes no output, so that it gets no gradient in the third, and the other way round.
 """
 
 from collections.abc import Callable
