@@ -1,8 +1,9 @@
 """Widths that a GPU multiplies fast: the vision tower's MLP has 3,420 columns, no multiple of 8.
 
 Products of such a width fall back to kernels of an older generation (seen in a profile on an H200). Widening took a
-tenth off the tower's forward pass (vision_s, the first two runs in benchmarks/results/step-h200.json). Widened by zeros they give the same numbers, and stay zeros in training: a column that is
-zero in the first two matrices makes no output, so that it gets no gradient in the third, and the other way round.
+tenth off the tower's forward pass (vision_s, the first two runs in benchmarks/results/step-h200.json). Widened by zeros
+they give the same numbers, and stay zeros in training: a column that is zero in the first two matrices makes no output,
+so that it gets no gradient in the third, and the other way round.
 """
 
 from collections.abc import Callable
